@@ -1,0 +1,114 @@
+"""Node: decides how much is reused and by which measure the steps are chosen."""
+
+from comfy_api.latest import io
+
+from ..omnicache.plan import Budget, Constraints
+from ..omnicache.profile import Profile
+from ..omnicache.schedule import Schedule, parse_overrides
+from . import library, plot
+from .sockets import CATEGORY, ProfileSocket, ScheduleSocket
+
+
+class CurvatureScheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CurvatureScheduler",
+            display_name="Curvature Scheduler",
+            category=CATEGORY,
+            description="Chooses which sampling steps reuse the cache instead of computing the model. The choice is "
+            "made over the whole trajectory before sampling starts, and anew for each sampler's own noise levels; the "
+            "plot shows it for the settings of the calibration.",
+            inputs=[
+                ProfileSocket.Input(
+                    "profile", optional=True, tooltip="From Trajectory Calibrator. Goes before saved_profile."
+                ),
+                io.Combo.Input(
+                    "saved_profile",
+                    options=library.names(),
+                    default=library.NONE,
+                    tooltip="A profile saved in models/omnicache, or one that came with the pack; used if "
+                    "nothing is connected to profile.",
+                ),
+                io.Combo.Input(
+                    "budget_kind",
+                    options=["reuse ratio", "speed-up", "full steps"],
+                    default="reuse ratio",
+                    tooltip="What budget means: the share of steps reused, the wanted wall-clock speed-up, "
+                    "or the number of steps computed in full.",
+                ),
+                io.Float.Input(
+                    "budget",
+                    default=0.5,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="How much to reuse. Reuse ratio: 0 to 1, where 0.5 is about 1.9x and 0.6 about "
+                    "2.4x. Speed-up: 1 or more. Full steps: a whole number below the sampler's steps.",
+                ),
+                io.Combo.Input(
+                    "cost",
+                    options=["corrected error", "error", "curvature", "even"],
+                    default="corrected error",
+                    tooltip="By what the reused steps are chosen. Corrected error: measured error of reuse "
+                    "that the correction cannot predict. Error: measured error. Curvature: turning angle "
+                    "of the trajectory, as in the paper. Even: spread evenly; needs no profile.",
+                ),
+                io.Int.Input(
+                    "max_consecutive",
+                    default=2,
+                    min=1,
+                    max=4,
+                    tooltip="Longest run of reused steps. 2 is the paper's; 1 is safer, more is rarely good.",
+                ),
+                io.Int.Input(
+                    "protect_first",
+                    default=2,
+                    min=2,
+                    max=100,
+                    tooltip="Steps computed in full at the start, at least 2. More keeps the composition "
+                    "(for video: the motion) closer to the uncached one.",
+                ),
+                io.Int.Input(
+                    "protect_last",
+                    default=1,
+                    min=0,
+                    max=100,
+                    tooltip="Steps computed in full at the end. They hold fine detail that nothing repairs.",
+                ),
+                io.String.Input(
+                    "overrides",
+                    default="",
+                    tooltip="Steps forced by hand, counted from 0: '5 full, 10-12 reuse'. The budget is "
+                    "met around them. Empty: none.",
+                ),
+            ],
+            outputs=[
+                ScheduleSocket.Output("schedule", tooltip="Goes to OmniCache Model Patch."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        saved_profile,
+        budget_kind,
+        budget,
+        cost,
+        max_consecutive,
+        protect_first,
+        protect_last,
+        overrides,
+        profile: Profile | None = None,
+    ) -> io.NodeOutput:
+        if profile is None and saved_profile != library.NONE:
+            profile = library.load(saved_profile)
+        full, reuse = parse_overrides(overrides)
+        constraints = Constraints(max_consecutive, protect_first, protect_last, full, reuse)
+        schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile)
+        if profile is None:
+            return io.NodeOutput(schedule)
+        plan = schedule.plan_for(profile.schedule)
+        return io.NodeOutput(schedule, ui=plot.payload(profile, plan, schedule.reuse_cost()))

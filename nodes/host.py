@@ -1,0 +1,174 @@
+"""Where the pack touches the host: runs a sampling run through the engine, by the host's public hooks only.
+
+A patched model carries one OUTER_SAMPLE wrapper. When sampling starts it builds the run and hangs the block callbacks
+and two more wrappers into the options of that sampling run alone; when sampling ends, however it ends, all is gone.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.utils
+import latent_preview
+import torch
+from comfy.patcher_extension import WrappersMP
+from server import PromptServer
+
+from ..omnicache.families import family_of, places_of
+from ..omnicache.report import RunReport
+from ..omnicache.run import Call
+from ..omnicache.tap import BlockTap
+
+log = logging.getLogger("omnicache")
+
+KEY = "omnicache"
+
+
+class Run(Protocol):
+    """What the engine does in a sampling run: a CacheRun or a CalibrationRun."""
+
+    tap: BlockTap
+
+    def evaluate(self, call: Call) -> torch.Tensor: ...
+    def step_finished(self, step: int) -> None: ...
+    def sampling_finished(self, samples: torch.Tensor) -> None: ...
+    def close(self) -> RunReport | None: ...
+
+
+# Builds the run once the model that executes and the sampler's sigmas are known. Raises ValueError to refuse.
+MakeRun = Callable[["comfy.model_patcher.ModelPatcher", list[float], BlockTap], Run]
+
+
+def patched(
+    model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun
+) -> "comfy.model_patcher.ModelPatcher":
+    """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this pack.
+
+    Raises ValueError if the model is of no family the pack knows.
+    """
+    family_of(model.model.diffusion_model)
+    clone = model.clone()
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
+    return clone
+
+
+def _sample(
+    make_run: MakeRun, executor, noise, latent_image, sampler, sigmas, *args, **kwargs
+) -> torch.Tensor:
+    """OUTER_SAMPLE wrapper: one sampling run."""
+    guider = executor.class_obj
+    host_options = guider.model_options
+    options = comfy.model_patcher.create_model_options_clone(host_options)
+    run = _attach(options, guider.model_patcher, sigmas.tolist(), make_run)
+    started = time.perf_counter()
+    guider.model_options = options
+    try:
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options = host_options
+        report = run.close()
+        if report is not None:
+            report.seconds = time.perf_counter() - started
+            _announce(report)
+
+
+def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeRun) -> Run:
+    """Hangs a new run into the options of one sampling run."""
+    transformer_options = options.setdefault("transformer_options", {})
+    if "easycache" in transformer_options:
+        raise ValueError(
+            "model: EasyCache or LazyCache is on this model too, and two caches would reuse each other's reuse. "
+            "Remove one of the two nodes."
+        )
+    replacements = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
+    diffusion_model = model.model.diffusion_model
+    tap = BlockTap(places_of(diffusion_model, family_of(diffusion_model)), chained=dict(replacements))
+    run = make_run(model, sigmas, tap)
+    replacements.update(tap.callbacks)
+    add = partial(
+        comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
+    )
+    add(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, run))
+    add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run))
+    return run
+
+
+def _sampler_sample(
+    run: Run, executor, guider, sigmas, extra_args, callback, *args, **kwargs
+) -> torch.Tensor:
+    """SAMPLER_SAMPLE wrapper: tells the run where the sampler is. Counting the sampler's own steps needs no look
+    at the sigma of a call, which on a GPU would wait for all work queued there."""
+
+    def on_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
+        run.step_finished(step)
+        if callback is not None:
+            callback(step, denoised, x, total_steps)
+
+    samples = executor(guider, sigmas, extra_args, on_step, *args, **kwargs)
+    run.sampling_finished(samples)
+    return samples
+
+
+def _apply_model(
+    run: Run,
+    executor,
+    x,
+    t,
+    c_concat=None,
+    c_crossattn=None,
+    control=None,
+    transformer_options=None,
+    **kwargs,
+) -> torch.Tensor:
+    """APPLY_MODEL wrapper: one call of the model, for every row the host put into it. The only place that all
+    families pass; here the output has become an estimate of x0."""
+    transformer_options = transformer_options or {}
+    uuids = transformer_options.get("uuids") or ()
+    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
+    refusal = None
+    if not uuids or x.shape[0] % len(uuids):
+        refusal = "a call of the model came without the names of its rows"
+    elif not run.tap.is_in_place(replacements):
+        refusal = "another node replaced blocks in this pass, which ran in full"
+    window = transformer_options.get("context_window")
+    window = tuple(window.index_list) if window is not None else None
+    return run.evaluate(
+        Call(
+            forward=lambda: executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs),
+            x=x,
+            sigma=t,
+            rows=tuple((uuid, window) for uuid in uuids),
+            refusal=refusal,
+            has_control=control is not None,
+        )
+    )
+
+
+def _announce(report: RunReport) -> None:
+    """One line in the log, and one message to the client whose prompt it was."""
+    log.info("OmniCache: %s", report.summary())
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and server.client_id is not None:
+        facts = {"node": server.last_node_id, **report.as_dict()}
+        server.send_sync("omnicache.run", facts, server.client_id)
+
+
+def step_callback(model, steps: int, runs: int) -> Callable[[int], Callable]:
+    """The progress bar and preview of several sampling runs in a row: gives each run's callback by its number.
+    Raises the host's InterruptProcessingException when the user interrupts."""
+    bar = comfy.utils.ProgressBar(steps * runs)
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def for_run(number: int) -> Callable:
+        def callback(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
+            preview = previewer.decode_latent_to_preview_image("JPEG", denoised) if previewer else None
+            bar.update_absolute(number * steps + step + 1, steps * runs, preview)
+
+        return callback
+
+    return for_run

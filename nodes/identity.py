@@ -1,0 +1,75 @@
+"""Tells models apart: what a profile was measured on, and whether a model is that one."""
+
+import hashlib
+from collections.abc import Iterator
+
+import comfy.model_sampling
+import numpy as np
+import torch
+
+from ..omnicache.families import family_of
+from ..omnicache.profile import ModelIdentity, Profile
+
+
+def identity_of(model) -> ModelIdentity:
+    """Fingerprints of a ModelPatcher: names and shapes of its weights; a sample of their values with its patches."""
+    diffusion_model = model.model.diffusion_model
+    family = family_of(diffusion_model)
+    architecture, weights = hashlib.sha256(), hashlib.sha256()
+    for name, parameter in sorted(diffusion_model.named_parameters()):
+        architecture.update(f"{name}{tuple(parameter.shape)}".encode())
+        # Vectors only: LoRAs patch matrices in place while a model is loaded, and those would not repeat.
+        if parameter.ndim == 1:
+            weights.update(_sample(parameter))
+    for key, patches in sorted(model.patches.items()):
+        for strength, patch, strength_model, *_ in patches:
+            weights.update(f"{key}{strength:.6g}{strength_model:.6g}".encode())
+            for tensor in _tensors(patch):
+                weights.update(_sample(tensor))
+    is_flow = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST)
+    return ModelIdentity(
+        family=family.name,
+        architecture=architecture.hexdigest()[:16],
+        weights=weights.hexdigest()[:16],
+        prediction="flow" if is_flow else "other",
+    )
+
+
+def check_fits(profile: Profile, model) -> str | None:
+    """A remark if the profile was measured on other weights of this architecture, None if on these.
+
+    Raises ValueError if it was measured on another architecture.
+    """
+    measured, have = profile.model, identity_of(model)
+    if measured.architecture != have.architecture:
+        raise ValueError(
+            f"schedule: its profile was calibrated on another model ({measured.family}, architecture "
+            f"{measured.architecture}) than the one connected ({have.family}, {have.architecture}). "
+            "Calibrate this model, or pick its profile."
+        )
+    if measured.weights != have.weights:
+        return "the profile was calibrated on other weights of this architecture (fine-tune or LoRA)"
+    return None
+
+
+def timesteps_of(model, sigmas: list[float]) -> list[float]:
+    """The model's timestep of each sigma, on the usual scale of 0 to 1000."""
+    sampling = model.get_model_object("model_sampling")
+    timesteps = sampling.timestep(torch.tensor(sigmas)).float()
+    longest = float(sampling.timestep(torch.as_tensor(sampling.sigma_max)))
+    return (timesteps * (1000.0 if longest <= 1.0 else 1.0)).tolist()
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    """Some of a tensor's values, rounded so that the type in which the weights were loaded does not matter."""
+    values = tensor.detach().flatten()[:8].float().cpu().to(torch.bfloat16).float()
+    return np.ascontiguousarray(values.numpy()).tobytes()
+
+
+def _tensors(patch: object) -> Iterator[torch.Tensor]:
+    patch = getattr(patch, "weights", patch)
+    if isinstance(patch, torch.Tensor):
+        yield patch
+    elif isinstance(patch, tuple | list):
+        for part in patch:
+            yield from _tensors(part)

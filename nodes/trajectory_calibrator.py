@@ -1,0 +1,205 @@
+"""Node: samples a few pictures in full quality and measures the model's sampling trajectory on the way."""
+
+from datetime import UTC, datetime
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from comfyui_version import __version__ as host_version
+
+from ..omnicache.calibration import CalibrationRun
+from ..omnicache.profile import Profile, Settings
+from ..omnicache.version import __version__
+from . import library, plot
+from .host import patched, step_callback
+from .identity import identity_of, timesteps_of
+from .sockets import CATEGORY, ProfileSocket
+
+MIN_CALIBRATION_STEPS = 8
+
+
+class TrajectoryCalibrator(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TrajectoryCalibrator",
+            display_name="Trajectory Calibrator",
+            category=CATEGORY,
+            description="Samples in full quality, like KSampler, and measures on the way how the sampling trajectory "
+            "bends and how much error reusing a cache would cause at each step. Do it once for a model; save the "
+            "profile and pick it in Curvature Scheduler from then on.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The model to measure, with the LoRAs and shift you will use."
+                ),
+                io.Conditioning.Input(
+                    "positive", tooltip="A typical prompt. The profile serves other prompts too."
+                ),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, as for KSampler."),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="An empty latent of the size you will use. A batch counts as that many trajectories.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Noise seed of the first run; each further run adds one to it.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=30,
+                    min=MIN_CALIBRATION_STEPS,
+                    max=1000,
+                    tooltip="Sampling steps, 8 or more. The profile also serves other step counts.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Classifier-free guidance scale, as for KSampler.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="euler",
+                    tooltip="Sampler of the calibration; euler gives the clearest trajectory.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="simple",
+                    tooltip="Spacing of the noise levels. The profile also serves other schedulers.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the noise range that is sampled. Keep 1.0: the profile then covers "
+                    "image-to-image at any strength.",
+                ),
+                io.Int.Input(
+                    "samples",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Sampling runs to measure, each as long as a normal one. One is usually enough; "
+                    "four make the gammas smoother.",
+                ),
+                io.String.Input(
+                    "save_as",
+                    default="",
+                    tooltip="Name under which the profile is saved in models/omnicache. Empty: not saved; "
+                    "it still leaves through the profile output.",
+                ),
+                ProfileSocket.Input(
+                    "profile",
+                    optional=True,
+                    tooltip="An earlier profile of the same model and settings; the new samples are "
+                    "added to it.",
+                ),
+            ],
+            outputs=[
+                ProfileSocket.Output(
+                    "measured",
+                    display_name="profile",
+                    tooltip="What was measured; goes to Curvature Scheduler.",
+                ),
+                io.Latent.Output(
+                    "latent",
+                    tooltip="The full-quality results of all runs as one batch: the same that "
+                    "KSampler gives for these seeds.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        latent_image,
+        seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        denoise,
+        samples,
+        save_as,
+        profile: Profile | None = None,
+    ) -> io.NodeOutput:
+        library.check_name(save_as)
+        callbacks = step_callback(model, steps, samples)
+        latents = []
+        for number in range(samples):
+            measured, latent = _calibrate(
+                model,
+                positive,
+                negative,
+                latent_image,
+                seed + number,
+                steps,
+                cfg,
+                sampler_name,
+                scheduler,
+                denoise,
+                callbacks(number),
+            )
+            profile = measured if profile is None else profile.merged_with(measured)
+            latents.append(latent)
+        note = f"saved as {library.save(profile, save_as)}" if save_as else None
+        batch = {**latent_image, "samples": torch.cat(latents)}
+        return io.NodeOutput(profile, batch, ui=plot.payload(profile, None, 0.0, note))
+
+
+def _calibrate(
+    model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, callback
+) -> tuple[Profile, torch.Tensor]:
+    """One full-quality sampling run, as KSampler does it, and what was measured beside it."""
+    start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+    noise = comfy.sample.prepare_noise(start, seed, latent_image.get("batch_index"))
+    made: list[tuple[CalibrationRun, list[float]]] = []
+
+    def make_run(executing_model, sigmas, tap) -> CalibrationRun:
+        made.append((CalibrationRun(len(sigmas) - 1, tap), sigmas))
+        return made[0][0]
+
+    latent = comfy.sample.sample(
+        patched(model, make_run),
+        noise,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        start,
+        denoise=denoise,
+        noise_mask=latent_image.get("noise_mask"),
+        callback=callback,
+        seed=seed,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+    )
+    run, sigmas = made[0]
+    return run.profile(
+        identity_of(model),
+        Settings(tuple(noise.shape[1:]), sampler_name, scheduler, cfg, denoise),
+        sigmas,
+        timesteps_of(model, sigmas[:-1]),
+        {
+            "pack": __version__,
+            "host": f"ComfyUI {host_version}",
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    ), latent

@@ -1,0 +1,166 @@
+"""A calibration run: a full-quality sampling run beside which the noise of caches of several ages is measured."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from .lane import LaneKey, Rows, Signature
+from .profile import Floats, ModelIdentity, Profile, Settings
+from .run import Call, StageCounter
+from .spectrum import BAND_EDGES, BandProducts
+from .tap import BlockTap
+from .trajectory import GramRecorder, geometry, menger_curvature, turning_angle
+
+# One more than the longest run of reused steps that is planned by default: the distance between two full steps.
+DEFAULT_AGES = 3
+
+
+@dataclass(frozen=True)
+class _Past:
+    """One past full evaluation of a lane. spectra[age]: the noise that a cache of that age would have caused."""
+
+    signature: Signature
+    residual: Rows
+    spectra: dict[int, Rows]
+
+
+class CalibrationRun:
+    """Runs every evaluation in full, and a shadow for each age that a cache could have (Eq. 6).
+
+    Beside the model it holds the last `ages` residuals of each lane, and the states of the trajectory on the CPU.
+    """
+
+    def __init__(self, steps: int, tap: BlockTap, ages: int = DEFAULT_AGES) -> None:
+        bands = len(BAND_EDGES)
+        self.tap = tap
+        self._ages = ages
+        self._step = 0
+        self._steps = steps
+        self._stages = StageCounter()
+        self._past: dict[LaneKey, dict[int, _Past]] = {}  # by lane and step
+        self._states = GramRecorder()
+        self._recorded = 0
+        self._latest: Tensor | None = None
+        self._products: BandProducts | None = None
+        self._output = np.zeros((steps, bands))
+        self._noise = np.zeros((steps, ages, bands))
+        self._cross = np.zeros((steps, ages - 1, ages, bands))
+        self._full_seconds = np.zeros(steps)
+        self._reuse_seconds = np.zeros(steps)
+
+    def evaluate(self, call: Call) -> Tensor:
+        """Answers one call of the host in full. Raises ValueError if its blocks cannot be reached."""
+        keys = self._stages.keys(call.rows)
+        self._latest = Rows.split(call.x, len(keys))[0].view()
+        if call.refusal is not None:
+            raise ValueError(f"model: it cannot be calibrated, {call.refusal}.")
+        if not self._step < self._steps:  # a sampler that leaves its list of sigmas
+            return call.forward()
+        started = time.perf_counter()
+        denoised, residual = self.tap.capture(call.forward)
+        _wait_for(denoised)
+        self._full_seconds[self._step] += time.perf_counter() - started
+        if residual is None:
+            raise ValueError("model: its blocks are not reached through the host's callbacks.")
+        self._measure(call, [self._past.setdefault(key, {}) for key in keys], denoised, residual)
+        return denoised
+
+    def step_finished(self, step: int) -> None:
+        """The sampler has evaluated step number `step` and goes on to the next."""
+        if step == self._recorded and self._latest is not None:
+            self._states.add(self._latest)
+            self._recorded += 1
+        self._step = step + 1
+        self._stages.next_step()
+
+    def sampling_finished(self, samples: Tensor) -> None:
+        """samples: (batch, ...) the trajectory's end, in the model's latent space."""
+        if self._recorded != self._steps:
+            raise ValueError(
+                f"sampler_name: this sampler reported {self._recorded} of {self._steps} steps, so its trajectory "
+                "cannot be followed. Calibrate with another one, for example euler."
+            )
+        self._states.add(samples)
+
+    def close(self) -> None:
+        """Frees every tensor of the model's size."""
+        self._past.clear()
+        self._latest = None
+
+    def profile(
+        self,
+        model: ModelIdentity,
+        settings: Settings,
+        sigmas: list[float],
+        timesteps: list[float],
+        provenance: dict[str, str],
+    ) -> Profile:
+        """What the run measured. sigmas: one more than there are steps. Call after sampling_finished."""
+        shapes = [geometry(gram) for gram in self._states.grams()]
+        angles = np.stack([_per_step(turning_angle(shape.coordinates)) for shape in shapes])
+        return Profile(
+            model=model,
+            settings=settings,
+            trajectories=len(shapes),
+            sigmas=np.array(sigmas[:-1], dtype=np.float64),
+            final_sigma=float(sigmas[-1]),
+            timesteps=np.array(timesteps, dtype=np.float64),
+            turning=angles.sum(0),
+            turning_squared=(angles**2).sum(0),
+            menger=np.sum([_per_step(menger_curvature(shape.coordinates)) for shape in shapes], axis=0),
+            coordinates=np.sum([shape.coordinates[:-1] for shape in shapes], axis=0),
+            explained=float(sum(shape.explained for shape in shapes)),
+            output=self._output,
+            noise=self._noise,
+            cross=self._cross,
+            full_seconds=self._full_seconds,
+            reuse_seconds=self._reuse_seconds,
+            provenance=provenance,
+        )
+
+    def _measure(self, call: Call, pasts: list[dict[int, _Past]], denoised: Tensor, residual: Tensor) -> None:
+        """Runs the shadows of one full evaluation and adds up their energies and inner products."""
+        step, signature = self._step, Signature.of(call.x, len(pasts))
+        sigma = call.sigma_column()
+        products = self._band_products(denoised)
+        output = products.spectrum((call.x - denoised) / sigma)
+        self._output[step] += products.between(output, output).numpy()
+        spectra: dict[int, Tensor] = {}
+        for age in range(1, self._ages + 1):
+            sources = [past.get(step - age) for past in pasts]
+            if any(source is None or source.signature != signature for source in sources):
+                continue
+            started = time.perf_counter()
+            shadow = self.tap.replay(call.forward, Rows.join([s.residual for s in sources]), call.has_control)
+            _wait_for(shadow)
+            self._reuse_seconds[step] += (time.perf_counter() - started) / self._ages
+            noise = spectra[age] = products.spectrum((denoised - shadow) / sigma)
+            self._noise[step, age - 1] += products.between(noise, noise).numpy()
+            if age == self._ages:
+                continue  # no reuse is ever that late; the age only occurs between two full steps
+            for source_age in set.intersection(*(set(source.spectra) for source in sources)):
+                earlier = Rows.join([source.spectra[source_age] for source in sources])
+                self._cross[step, age - 1, source_age - 1] += products.between(noise, earlier).numpy()
+        count = len(pasts)
+        by_age = {age: Rows.split(spectrum, count) for age, spectrum in spectra.items()}
+        for lane, (past, part) in enumerate(zip(pasts, Rows.split(residual, count), strict=True)):
+            past[step] = _Past(signature, part, {age: rows[lane] for age, rows in by_age.items()})
+            past.pop(step - self._ages, None)
+
+    def _band_products(self, grid: Tensor) -> BandProducts:
+        if self._products is None:
+            self._products = BandProducts(*grid.shape[-2:])
+        return self._products
+
+
+def _per_step(curve: Floats) -> Floats:
+    """A curve over the states as one over the steps, each taking the value at the state it leaves; 0 for the first."""
+    return np.nan_to_num(curve[:-1], nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _wait_for(tensor: Tensor) -> None:
+    """Lets the device finish, so that the time since the start is the evaluation's."""
+    if tensor.device.type != "cpu":
+        tensor.flatten()[0].item()

@@ -1,0 +1,121 @@
+"""How the noise measured at a full step is turned into what a reuse step subtracts."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .outlook import Outlook
+from .spectrum import apply_response, low_pass_response
+
+Mode = Literal["age-aware", "paper", "off"]
+Filter = Literal["off", "low-high", "low", "high"]
+
+# Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
+MAX_GAMMA_OVER_AGE_RATIO = 1.5
+
+
+@dataclass(frozen=True)
+class Correction:
+    """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9). "age-aware":
+    gamma for the ages of the caches in use, measured if there is a profile, else the ratio of the ages in sigma.
+
+    filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point: share of
+    the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength multiplies gamma.
+    """
+
+    mode: Mode = "age-aware"
+    filter: Filter = "off"
+    switch_point: float = 0.5
+    cutoff: float = 0.25
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        ranges = {"switch_point": (0.0, 1.0), "cutoff": (0.01, 0.7), "strength": (0.0, 2.0)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name}: {value:g} is out of range; it lies between {low:g} and {high:g}.")
+
+    @property
+    def needs_noise(self) -> bool:
+        return self.mode != "off" and self.strength > 0
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """A factor, and whether the calibrated value had to be replaced or limited."""
+
+    value: float
+    was_limited: bool = False
+
+
+class Corrector:
+    """Applies a correction in one sampling run. Keeps nothing but the filters' responses."""
+
+    def __init__(
+        self, correction: Correction, sigmas: list[float], outlook: Outlook | None, switch_sigma: float
+    ) -> None:
+        """outlook: what a profile predicts for these sigmas, if there is one. switch_sigma: where the filter pair
+        changes over. Raises ValueError for a mode that needs a profile and has none."""
+        if correction.mode == "paper" and outlook is None:
+            raise ValueError(
+                "correction: mode 'paper' multiplies gammas that a calibration measured, and the schedule has no "
+                "profile. Connect a profile to the scheduler, or use mode 'age-aware'."
+            )
+        self.correction = correction
+        self._sigmas = sigmas
+        self._outlook = outlook
+        self._switch_sigma = switch_sigma
+        self._step_gamma = outlook.step_correlation() if outlook is not None else None
+        self._responses: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    def gamma(self, step: int, cached_step: int, source_step: int) -> Gamma:
+        """The factor that predicts the noise of reusing cached_step's cache at this step from the noise measured
+        at cached_step, when source_step's cache was in use."""
+        if self.correction.mode == "paper":
+            factors = self._step_gamma[cached_step + 1 : step + 1]
+            product = math.prod(float(factor) for factor in factors)
+            return Gamma(product) if math.isfinite(product) else Gamma(0.0, was_limited=True)
+        ratio = self._age_ratio(step, cached_step, source_step)
+        if self._outlook is None:
+            return Gamma(ratio)
+        measured = self._outlook.gamma(step, cached_step, source_step)
+        if not math.isfinite(measured):
+            return Gamma(ratio, was_limited=True)
+        limited = min(max(measured, 0.0), MAX_GAMMA_OVER_AGE_RATIO * ratio)
+        return Gamma(limited, was_limited=limited != measured)
+
+    def apply(self, denoised: Tensor, noise: Tensor, gamma: float, sigma: Tensor, step: int) -> Tensor:
+        """Takes gamma times the noise out of a reuse evaluation's raw output (Eq. 7).
+
+        denoised: (rows, ...) the model's estimate of x0, from which the host has already subtracted sigma times the
+        raw output, so that subtracting noise from the output is adding sigma times it here. noise: the same shape,
+        in raw output. sigma: (rows, 1, ...).
+        """
+        return torch.addcmul(
+            denoised, self._filtered(noise, step), sigma, value=gamma * self.correction.strength
+        )
+
+    def _filtered(self, noise: Tensor, step: int) -> Tensor:
+        kind = self.correction.filter
+        if kind == "off":
+            return noise
+        if kind == "low-high":
+            kind = "low" if self._sigmas[step] > self._switch_sigma else "high"
+        response = self._response(noise)
+        return apply_response(noise, response if kind == "low" else 1.0 - response).to(noise.dtype)
+
+    def _response(self, noise: Tensor) -> Tensor:
+        key = (noise.shape[-2], noise.shape[-1], noise.device)
+        if key not in self._responses:
+            self._responses[key] = low_pass_response(key[0], key[1], self.correction.cutoff, key[2])
+        return self._responses[key]
+
+    def _age_ratio(self, step: int, cached_step: int, source_step: int) -> float:
+        """How much farther in sigma this step is from its cache than the cache was from its predecessor's."""
+        behind = self._sigmas[source_step] - self._sigmas[cached_step]
+        ahead = self._sigmas[cached_step] - self._sigmas[step]
+        return ahead / behind if behind > 0 and ahead > 0 else 0.0

@@ -1,0 +1,27 @@
+"""The noise level as one axis that schedules of any length, shift or scheduler share: log-SNR."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_SMALLEST = 1e-4  # sigma at which the axis is cut: 0 and, for flow models, 1 lie at infinity
+
+
+def log_snr(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:
+    """Half the log signal-to-noise ratio, log(signal / noise), rising during sampling.
+
+    prediction: "flow" (x = (1 - sigma) x0 + sigma noise) or "other" (x = x0 + sigma noise).
+    """
+    sigma = np.asarray(sigmas, dtype=np.float64)
+    if prediction == "flow":
+        sigma = np.clip(sigma, _SMALLEST, 1 - _SMALLEST)
+        return np.log((1 - sigma) / sigma)
+    return -np.log(np.maximum(sigma, _SMALLEST))
+
+
+def positions(sigmas: ArrayLike, grid: ArrayLike, prediction: str) -> NDArray[np.float64]:
+    """Where sigmas lie on another schedule's steps, as fractional step numbers, by interpolation in log-SNR.
+
+    grid: the other schedule, descending. Sigmas beyond its ends get the number of its nearest end.
+    """
+    axis = log_snr(grid, prediction)
+    return np.interp(log_snr(sigmas, prediction), axis, np.arange(len(axis), dtype=np.float64))

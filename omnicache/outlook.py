@@ -1,0 +1,136 @@
+"""A profile read at the sigmas a sampler is about to use: what to expect of each step of this very run.
+
+A profile calibrated at 50 steps serves 30 steps, another scheduler or a part of the schedule: its curves are
+interpolated in log-SNR, and ages are converted from this run's steps to the calibration's.
+"""
+
+import math
+
+import numpy as np
+
+from .noise_axis import positions
+from .profile import Floats, Profile
+
+
+class Outlook:
+    """What a profile predicts for a run. Steps are counted in the run; sigmas has one entry more than steps."""
+
+    def __init__(self, profile: Profile, sigmas: Floats) -> None:
+        self._profile = profile
+        self._sigmas = np.asarray(sigmas, dtype=np.float64)
+        steps = len(self._sigmas) - 1
+        own = profile.schedule
+        self.is_exact = len(own) == len(self._sigmas) and np.allclose(own, self._sigmas, rtol=1e-3, atol=1e-4)
+        if self.is_exact:
+            self._position = np.arange(steps + 1, dtype=np.float64)
+        else:
+            self._position = positions(self._sigmas, own, profile.model.prediction)
+        self._gamma: dict[tuple[int, int], Floats] = {}
+        self._correlation: dict[tuple[int, int], Floats] = {}
+
+    @property
+    def steps(self) -> int:
+        return len(self._sigmas) - 1
+
+    def covers(self) -> float:
+        """Share of this run's steps that lie within the calibrated sigmas, 0..1."""
+        own = self._profile.schedule
+        inside = (self._sigmas[:-1] <= own[0] * 1.001) & (self._sigmas[:-1] >= own[-2] * 0.999)
+        return float(inside.mean())
+
+    def turning(self) -> Floats:
+        """(steps,) expected turning angle at the state each step leaves, radians."""
+        return self._per_step(self._profile.turning_mean())
+
+    def at_steps(self, curve: Floats) -> Floats:
+        """(steps,) a per-step curve of the profile, read at this run's steps; NaN where it was not measured."""
+        known = np.isfinite(curve)
+        if not known.any():
+            return np.full(self.steps, np.nan)
+        where = np.arange(len(curve))
+        values = np.interp(self._position[:-1], where[known], curve[known])
+        if self.is_exact:
+            values[~known] = np.nan
+        return values
+
+    def noise(self, step: int, cached_step: int) -> float:
+        """Expected |q| / |output| when this step reuses the cache of an earlier one."""
+        age = self._calibrated_age(cached_step, step, self._profile.ages)
+        curve = self._profile.relative_noise(age)
+        measured = self._read(curve, step)
+        if self.is_exact:
+            return measured
+        # q grows in proportion to how far the cache is away in sigma; the ages of the two runs are not the same.
+        return measured * self._distance(cached_step, step) / self._calibrated_distance(step, age)
+
+    def correlation(self, step: int, cached_step: int, source_step: int) -> float:
+        """Expected cosine between q at this step and the q measured at cached_step, whose cache was source_step's."""
+        pair = self._calibrated_pair(step, cached_step, source_step)
+        if pair not in self._correlation:
+            self._correlation[pair] = self._profile.correlation(*pair)
+        return self._read(self._correlation[pair], step)
+
+    def gamma(self, step: int, cached_step: int, source_step: int) -> float:
+        """Least-squares factor from the q measured at cached_step (then with source_step's cache) to q at this step.
+
+        NaN where the calibration has nothing to say.
+        """
+        age, source_age = self._calibrated_pair(step, cached_step, source_step)
+        if (age, source_age) not in self._gamma:
+            self._gamma[age, source_age] = self._profile.gamma(age, source_age)
+        gamma = self._read(self._gamma[age, source_age], step)
+        if self.is_exact:
+            return gamma
+        own = self._calibrated_distance(step, age) / self._calibrated_distance(step - age, source_age)
+        actual = self._distance(cached_step, step) / self._distance(source_step, cached_step)
+        return gamma * actual / own if own > 0 else math.nan
+
+    def step_correlation(self) -> Floats:
+        """(steps,) the paper's noise correlation: gamma between neighbouring steps at age 1 (Eq. 7)."""
+        return self.at_steps(self._profile.gamma(1, 1))
+
+    def _per_step(self, density: Floats) -> Floats:
+        """Interpolates a quantity that adds up along the trajectory: each step gets its share of the sum."""
+        if self.is_exact:
+            return density.copy()
+        cumulative = np.concatenate(([0.0], np.cumsum(density)))  # at calibrated positions -0.5, 0.5, ...
+        middles = np.arange(len(cumulative)) - 0.5
+        position = self._position[:-1]
+        edges = np.concatenate(([position[0]], (position[1:] + position[:-1]) / 2, [position[-1] + 0.5]))
+        # Monotone and smooth: neither linear kinks nor overshoot into negative angles. Imported here because
+        # scipy.interpolate takes longer to import than the rest of the pack.
+        from scipy.interpolate import PchipInterpolator
+
+        curve = PchipInterpolator(middles, cumulative, extrapolate=False)
+        values = curve(np.clip(edges, middles[0], middles[-1]))
+        return np.maximum(np.diff(values), 0.0)
+
+    def _read(self, curve: Floats, step: int) -> float:
+        if self.is_exact:
+            return float(curve[step])
+        known = np.isfinite(curve)
+        if not known.any():
+            return math.nan
+        return float(np.interp(self._position[step], np.flatnonzero(known), curve[known]))
+
+    def _distance(self, earlier: int, later: int) -> float:
+        return float(self._sigmas[earlier] - self._sigmas[later])
+
+    def _calibrated_distance(self, step: int, age: int) -> float:
+        """Sigma over which a cache aged during the calibration, at this run's step."""
+        position = self._position[step]
+        own = self._profile.schedule
+        start, end = np.interp((max(position - age, 0.0), max(position, age)), np.arange(len(own)), own)
+        return float(start - end)
+
+    def _calibrated_age(self, earlier: int, later: int, most: int) -> int:
+        if self.is_exact:
+            return min(later - earlier, most)
+        return int(np.clip(round(self._position[later] - self._position[earlier]), 1, most))
+
+    def _calibrated_pair(self, step: int, cached_step: int, source_step: int) -> tuple[int, int]:
+        ages = self._profile.ages
+        return (
+            self._calibrated_age(cached_step, step, ages - 1),
+            self._calibrated_age(source_step, cached_step, ages),
+        )

@@ -1,0 +1,169 @@
+"""Which steps are reused: the budget, the constraints, and the exact dynamic programme that meets both."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+# cost(step, cached step, step whose cache was in use when the noise at the cached step was measured)
+StepCost = Callable[[int, int, int], float]
+
+MIN_STEPS = 8
+FIRST_FULL = 2  # a lane needs a cache, and then a measured noise, before anything can be reused and corrected
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much to reuse. kind "reuse ratio": value is the share of steps reused, 0..1. "speed-up": value is the
+    wanted wall-clock ratio, at least 1. "full steps": value is how many steps are computed."""
+
+    kind: Literal["reuse ratio", "speed-up", "full steps"]
+    value: float
+
+    def __post_init__(self) -> None:
+        low, high = {"reuse ratio": (0.0, 1.0), "speed-up": (1.0, 100.0), "full steps": (1.0, 10000.0)}[
+            self.kind
+        ]
+        if not low <= self.value <= high:
+            raise ValueError(
+                f"budget: {self.value:g} is out of range; a {self.kind} lies between {low:g} and {high:g}."
+            )
+
+    def reused_steps(self, steps: int, reuse_cost: float) -> int:
+        """Steps to reuse out of so many. reuse_cost: time of a reuse evaluation over that of a full one."""
+        if self.kind == "reuse ratio":
+            return round(self.value * steps)
+        if self.kind == "full steps":
+            return max(steps - round(self.value), 0)
+        return int(np.ceil((1 - 1 / self.value) / (1 - reuse_cost) * steps - 1e-9))
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """max_consecutive: longest run of reused steps. protect_first, protect_last: steps kept full at either end.
+    full, reuse: steps the user forced, by number."""
+
+    max_consecutive: int = 2
+    protect_first: int = FIRST_FULL
+    protect_last: int = 1
+    full: frozenset[int] = frozenset()
+    reuse: frozenset[int] = frozenset()
+
+    def allowed(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two masks over the steps: may be full, may be reused. Raises ValueError for contradicting overrides."""
+        outside = [step for step in sorted(self.full | self.reuse) if not 0 <= step < steps]
+        if outside:
+            raise ValueError(
+                f"overrides: step {outside[0]} does not exist; this run has steps 0 to {steps - 1}."
+            )
+        both = sorted(self.full & self.reuse)
+        if both:
+            raise ValueError(
+                f"overrides: step {both[0]} is forced full and reused at once; keep one of the two."
+            )
+        too_early = [step for step in sorted(self.reuse) if step < FIRST_FULL]
+        if too_early:
+            raise ValueError(
+                f"overrides: step {too_early[0]} cannot be reused, the first {FIRST_FULL} fill the cache."
+            )
+        may_reuse = np.ones(steps, dtype=bool)
+        may_reuse[: max(self.protect_first, FIRST_FULL)] = False
+        if self.protect_last:
+            may_reuse[-self.protect_last :] = False
+        may_reuse[sorted(self.full)] = False
+        may_reuse[sorted(self.reuse)] = True
+        may_be_full = np.ones(steps, dtype=bool)
+        may_be_full[sorted(self.reuse)] = False
+        return may_be_full, may_reuse
+
+
+@dataclass(frozen=True)
+class Plan:
+    """reused: for each step whether it is reused. Solved for one schedule of sigmas."""
+
+    reused: tuple[bool, ...]
+
+    @property
+    def steps(self) -> int:
+        return len(self.reused)
+
+    @property
+    def full(self) -> int:
+        return self.steps - sum(self.reused)
+
+    def is_reused(self, step: int) -> bool:
+        """False for steps beyond the schedule: a sampler that leaves it runs full."""
+        return 0 <= step < self.steps and self.reused[step]
+
+    def speedup(self, reuse_cost: float) -> float:
+        """Expected wall-clock ratio of the uncached run to this one."""
+        return self.steps / (self.full + (self.steps - self.full) * reuse_cost)
+
+
+def solve(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> Plan:
+    """The plan with exactly so many reused steps and the least sum of step costs.
+
+    Exact, by dynamic programming over (full step, gap before it, steps reused so far): runs of reused steps are
+    short, so a step's cost may depend on the full step it reuses and on the one before. Raises ValueError if no
+    plan meets the constraints.
+    """
+    if steps < MIN_STEPS:
+        raise ValueError(
+            f"steps: {steps} are too few to reuse any; at least {MIN_STEPS} are needed. "
+            "Use more steps, or connect the sampler to the model directly."
+        )
+    may_be_full, may_reuse = constraints.allowed(steps)
+    if reused == 0 and not constraints.reuse:
+        return Plan((False,) * steps)
+    longest = constraints.max_consecutive + 1  # longest distance between two full steps
+    # best[i][gap][k]: least cost with step i full, the full step before it `gap` steps earlier, k steps reused.
+    best = np.full((steps + 1, longest + 1, reused + 1), np.inf)
+    came_from = np.zeros((steps + 1, longest + 1, reused + 1), dtype=np.int64)
+    best[1, 1, 0] = 0.0
+    for i in range(1, steps):
+        for gap in range(1, longest + 1):
+            reachable = best[i, gap]
+            if not np.isfinite(reachable).any():
+                continue
+            segment = 0.0
+            for distance in range(1, min(longest, steps - i) + 1):
+                if distance > 1:
+                    if not may_reuse[i + distance - 1]:
+                        break
+                    segment += cost(i + distance - 1, i, i - gap)
+                end = i + distance
+                if (end < steps and not may_be_full[end]) or distance - 1 > reused:
+                    continue
+                candidate = np.full(reused + 1, np.inf)
+                candidate[distance - 1 :] = reachable[: reused + 2 - distance] + segment
+                better = candidate < best[end, distance]
+                best[end, distance][better] = candidate[better]
+                came_from[end, distance][better] = gap
+    gap = int(best[steps, :, reused].argmin())
+    if not np.isfinite(best[steps, gap, reused]):
+        counts = np.flatnonzero(np.isfinite(best[steps]).any(axis=0))
+        raise ValueError(_impossible(steps, reused, constraints, counts.tolist()))
+    mask = np.ones(steps, dtype=bool)
+    mask[0] = False
+    end, left = steps, reused
+    while end > 1:
+        mask[end - gap + 1 : end] = True
+        mask[end - gap] = False
+        end, gap, left = end - gap, int(came_from[end, gap, left]), left - (gap - 1)
+    return Plan(tuple(bool(value) for value in mask))
+
+
+def _impossible(steps: int, reused: int, constraints: Constraints, counts: Iterable[int]) -> str:
+    limits = (
+        f"max_consecutive {constraints.max_consecutive}, protect_first "
+        f"{max(constraints.protect_first, FIRST_FULL)}, protect_last {constraints.protect_last}"
+    )
+    if constraints.full or constraints.reuse:
+        limits += f" and {len(constraints.full | constraints.reuse)} overrides"
+    counts = list(counts)
+    possible = f"up to {max(counts)} of {steps} steps" if counts else "none"
+    return (
+        f"budget: {reused} of {steps} steps cannot be reused with {limits}; possible: {possible}. "
+        "Lower the budget, raise max_consecutive or protect fewer steps."
+    )

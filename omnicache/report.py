@@ -1,0 +1,70 @@
+"""What a sampling run did: evaluations run and asked, the kind and time of each step, and anything unusual."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+StepKind = Literal["full", "reuse"]
+
+
+@dataclass
+class RunReport:
+    """Filled by the run, read after it. steps, planned_full: of the plan. An evaluation is one conditioning row at
+    one step; limited_gammas counts the corrections whose calibrated gamma was out of range."""
+
+    steps: int
+    planned_full: int
+    evaluations_full: int = 0
+    evaluations_reused: int = 0
+    limited_gammas: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    step_kinds: dict[int, StepKind] = field(default_factory=dict)
+    step_seconds: dict[int, float] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def count(self, kind: StepKind, evaluations: int) -> None:
+        if kind == "full":
+            self.evaluations_full += evaluations
+        else:
+            self.evaluations_reused += evaluations
+
+    def add_step(self, step: int, kind: StepKind, seconds: float) -> None:
+        self.step_kinds[step] = kind
+        self.step_seconds[step] = seconds
+
+    def note(self, reason: str) -> None:
+        self.notes[reason] += 1
+
+    @property
+    def evaluations_asked(self) -> int:
+        return self.evaluations_full + self.evaluations_reused
+
+    def summary(self) -> str:
+        """One line for the log."""
+        full = sum(kind == "full" for kind in self.step_kinds.values())
+        line = (
+            f"computed {full} of {len(self.step_kinds)} steps ({self.evaluations_full} of "
+            f"{self.evaluations_asked} evaluations) in {self.seconds:.2f} s"
+        )
+        remarks = [] if self.finished else ["stopped before the end"]
+        remarks += [f"{reason} ({times}x)" for reason, times in self.notes.items()]
+        if self.limited_gammas:
+            remarks.append(f"gamma was out of range and limited ({self.limited_gammas}x)")
+        return "; ".join([line, *remarks])
+
+    def as_dict(self) -> dict:
+        """The same facts as plain JSON values."""
+        return {
+            "steps": self.steps,
+            "full": self.evaluations_full,
+            "asked": self.evaluations_asked,
+            "seconds": round(self.seconds, 4),
+            "step_kinds": [self.step_kinds[step] for step in sorted(self.step_kinds)],
+            "step_milliseconds": [
+                round(1000 * self.step_seconds[step], 2) for step in sorted(self.step_seconds)
+            ],
+            "finished": self.finished,
+            "limited_gammas": self.limited_gammas,
+            "notes": dict(self.notes),
+        }

@@ -1,0 +1,168 @@
+"""One cached sampling run: decides for each evaluation whether it is full or reused, and keeps the lanes' caches.
+
+Created when sampling starts and closed when it ends; the only object that changes. Follow `evaluate`: it is all that
+happens during sampling.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .correction import Corrector
+from .lane import Lane, LaneKey, Rows, Signature
+from .plan import Plan
+from .report import RunReport, StepKind
+from .tap import BlockTap, Forward
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the model by the host, about to happen.
+
+    forward: makes the call; returns x0 estimates (rows, ...). May be called again for a shadow.
+    x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host names them.
+    refusal: why nothing may be cached in this call, or None. has_control: ControlNet outputs are added between blocks.
+    """
+
+    forward: Forward
+    x: Tensor
+    sigma: Tensor
+    rows: tuple[Hashable, ...]
+    refusal: str | None = None
+    has_control: bool = False
+
+    def sigma_column(self) -> Tensor:
+        """sigma shaped (rows, 1, ...) to multiply x."""
+        return self.sigma.view(-1, *(1,) * (self.x.ndim - 1))
+
+
+class StageCounter:
+    """Names each evaluation's lane: the n-th evaluation of one row within a step is stage n."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[Hashable] = Counter()
+
+    def next_step(self) -> None:
+        self._seen.clear()
+
+    def keys(self, rows: tuple[Hashable, ...]) -> list[LaneKey]:
+        keys = []
+        for row in rows:
+            keys.append(LaneKey(row, self._seen[row]))
+            self._seen[row] += 1
+        return keys
+
+
+class CacheRun:
+    """A sampling run with reuse, after a plan, corrected."""
+
+    def __init__(self, plan: Plan, corrector: Corrector, tap: BlockTap) -> None:
+        self.tap = tap
+        self._plan = plan
+        self._corrector = corrector
+        self._needs_noise = corrector.correction.needs_noise
+        self._step = 0
+        self._stages = StageCounter()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._report = RunReport(steps=plan.steps, planned_full=plan.full)
+        self._step_kind: StepKind = "full"
+        self._step_started = time.perf_counter()
+
+    def evaluate(self, call: Call) -> Tensor:
+        """Answers one call of the host: (rows, ...) x0 estimates, in full or from the caches."""
+        keys = self._stages.keys(call.rows)
+        if call.refusal is not None:
+            self._count(call, "full", call.refusal)
+            return call.forward()
+        lanes = [self._lanes.setdefault(key, Lane()) for key in keys]
+        signature = Signature.of(call.x, len(lanes))
+        if not self._plan.is_reused(self._step):
+            self._count(call, "full")
+            return self._evaluate_fully(call, lanes, signature)
+        missing = self._missing(lanes, signature)
+        if missing is not None:
+            self._count(call, "full", missing)
+            return self._evaluate_fully(call, lanes, signature)
+        self._count(call, "reuse")
+        return self._reuse(call, lanes)
+
+    def step_finished(self, step: int) -> None:
+        """The sampler has evaluated step number `step` and goes on to the next."""
+        now = time.perf_counter()
+        self._report.add_step(step, self._step_kind, now - self._step_started)
+        self._step, self._step_started, self._step_kind = step + 1, now, "full"
+        self._stages.next_step()
+
+    def sampling_finished(self, samples: Tensor) -> None:
+        """The sampler has gone through all its steps. samples: its result, in the model's latent space."""
+        self._report.finished = True
+
+    def close(self) -> RunReport:
+        """Frees every tensor and returns the report of the run."""
+        self._lanes.clear()
+        return self._report
+
+    def _evaluate_fully(self, call: Call, lanes: list[Lane], signature: Signature) -> Tensor:
+        denoised, residual = self.tap.capture(call.forward)
+        if residual is None:
+            self._report.note("the model did not reach its blocks through the host's callbacks")
+            return denoised
+        noise = self._measure_noise(call, lanes, signature, denoised)
+        noises = Rows.split(noise, len(lanes)) if noise is not None else [None] * len(lanes)
+        for lane, part, noise_part in zip(lanes, Rows.split(residual, len(lanes)), noises, strict=True):
+            lane.refresh(signature, part, self._step, noise_part)
+        return denoised
+
+    def _measure_noise(
+        self, call: Call, lanes: list[Lane], signature: Signature, denoised: Tensor
+    ) -> Tensor | None:
+        """Runs the shadow beside a full evaluation (Eq. 6), if the next step will use what it measures."""
+        if not (self._needs_noise and self._plan.is_reused(self._step + 1)):
+            return None
+        if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
+            return None
+        shadow = self.tap.replay(call.forward, Rows.join([lane.residual for lane in lanes]), call.has_control)
+        # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
+        noise = torch.sub(denoised, shadow).div_(call.sigma_column())
+        return noise.nan_to_num_(0.0, 0.0, 0.0)
+
+    def _missing(self, lanes: list[Lane], signature: Signature) -> str | None:
+        """Why these lanes cannot reuse now, or None."""
+        if any(lane.residual is None for lane in lanes):
+            return "a conditioning came in without a cache"
+        if not all(lane.has_cache(signature) for lane in lanes):
+            return "the latent's shape, type or device changed"
+        if self._needs_noise and any(lane.noise is None for lane in lanes):
+            return "no noise was measured yet"
+        return None
+
+    def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
+        denoised = self.tap.replay(
+            call.forward, Rows.join([lane.residual for lane in lanes]), call.has_control
+        )
+        if not self._needs_noise:
+            return denoised
+        if len({(lane.step, lane.source_step) for lane in lanes}) == 1:
+            noise = Rows.join([lane.noise for lane in lanes])
+            return self._corrected(denoised, noise, call.sigma_column(), lanes[0])
+        parts = zip(denoised.chunk(len(lanes)), call.sigma_column().chunk(len(lanes)), lanes, strict=True)
+        return torch.cat(
+            [self._corrected(part, lane.noise.view(), sigma, lane) for part, sigma, lane in parts]
+        )
+
+    def _corrected(self, denoised: Tensor, noise: Tensor, sigma: Tensor, lane: Lane) -> Tensor:
+        gamma = self._corrector.gamma(self._step, lane.step, lane.source_step)
+        if gamma.was_limited:
+            self._report.limited_gammas += 1
+        return self._corrector.apply(denoised, noise, gamma.value, sigma, self._step)
+
+    def _count(self, call: Call, kind: StepKind, reason: str | None = None) -> None:
+        self._report.count(kind, len(call.rows))
+        if kind == "reuse":
+            self._step_kind = "reuse"
+        if reason is not None:
+            self._report.note(reason)

@@ -1,0 +1,107 @@
+"""A schedule: the user's wishes for a plan, solved anew on the sigmas of each sampling run."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from .outlook import Outlook
+from .plan import Budget, Constraints, Plan, StepCost, solve
+from .profile import Profile
+
+Cost = Literal["corrected error", "error", "curvature", "even"]
+
+# A reuse evaluation still embeds its input and runs the final layer; used where no calibration has timed it.
+TYPICAL_REUSE_COST = 0.02
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What CurvatureScheduler hands on. profile is None only for the cost "even", which needs no measurement.
+
+    cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the reuse
+    times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict. "even":
+    reused steps spread evenly.
+    """
+
+    budget: Budget
+    cost: Cost = "corrected error"
+    constraints: Constraints = field(default_factory=Constraints)
+    profile: Profile | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile is None and self.cost != "even":
+            raise ValueError(
+                f"profile: none is connected or picked, and the cost {self.cost!r} is measured by one. Connect a "
+                "TrajectoryCalibrator, pick a saved profile, or set cost to 'even'."
+            )
+
+    def reuse_cost(self) -> float:
+        """Time of a reuse evaluation over that of a full one, measured if it was."""
+        measured = self.profile.reuse_cost() if self.profile is not None else math.nan
+        return measured if math.isfinite(measured) else TYPICAL_REUSE_COST
+
+    def plan_for(self, sigmas: np.ndarray) -> Plan:
+        """Solves the plan for a sampler's sigmas, one more than it has steps. Raises ValueError if none exists."""
+        steps = len(sigmas) - 1
+        reused = self.budget.reused_steps(steps, self.reuse_cost())
+        return solve(
+            steps, reused, self.constraints, self._step_cost(np.asarray(sigmas, dtype=np.float64), reused)
+        )
+
+    def _step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
+        if self.cost == "even" or self.profile is None:
+            return _even(len(sigmas) - 1, reused, self.constraints)
+        outlook = Outlook(self.profile, sigmas)
+        if self.cost == "curvature":
+            turning = outlook.turning()
+            return lambda step, cached_step, source_step: float(turning[step])
+        return _error(outlook, sigmas, corrected=self.cost == "corrected error")
+
+
+def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
+    """Expected displacement of the sample, in units of the output's size times sigma."""
+    lengths = sigmas[:-1] - sigmas[1:]
+
+    def cost(step: int, cached_step: int, source_step: int) -> float:
+        noise = outlook.noise(step, cached_step)
+        if corrected:
+            correlation = outlook.correlation(step, cached_step, source_step)
+            if math.isfinite(correlation):
+                noise *= math.sqrt(max(1.0 - correlation**2, 0.0))
+        # Where calibration could not measure (the first steps have no older cache), reuse is a leap in the dark.
+        return noise * float(lengths[step]) if math.isfinite(noise) else 1e6
+
+    return cost
+
+
+def _even(steps: int, reused: int, constraints: Constraints) -> StepCost:
+    """Prefers the steps of an evenly spread pattern, and short runs where the constraints force others."""
+    first = max(constraints.protect_first, 2)
+    room = max(steps - first - constraints.protect_last, 1)
+    share = min(reused / room, 1.0)
+    marks = np.floor((np.arange(room) + 1) * share + 1e-9) > np.floor(np.arange(room) * share + 1e-9)
+    wanted = np.zeros(steps, dtype=bool)
+    wanted[first : first + room] = marks
+
+    def cost(step: int, cached_step: int, source_step: int) -> float:
+        return (0.0 if wanted[step] else 1.0) + 0.01 * (step - cached_step) ** 2
+
+    return cost
+
+
+def parse_overrides(text: str) -> tuple[frozenset[int], frozenset[int]]:
+    """Steps forced full and steps forced to reuse, from text such as "5 full, 10-12 reuse". Raises ValueError."""
+    forced: dict[str, set[int]] = {"full": set(), "reuse": set()}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s+(full|reuse)", part)
+        if match is None:
+            raise ValueError(
+                f"overrides: {part!r} is not understood. Write steps counted from 0 and what they are forced to be, "
+                "such as '5 full, 10-12 reuse'."
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        forced[match[3]].update(range(first, last + 1))
+    return frozenset(forced["full"]), frozenset(forced["reuse"])
