@@ -44,7 +44,7 @@ WEIGHTS = ROOT / "demo" / "models" / "diffusion_models"
 SETTINGS = {
     # shift: of the host's sampling for the family; training times are spread in the same way.
     "image": dict(batch=48, steps=9000, rate=1.2e-3, shift=3.0),
-    "video": dict(batch=8, steps=5000, rate=8e-4, shift=5.0),
+    "video": dict(batch=8, steps=7000, rate=8e-4, shift=5.0),
 }
 DROPPED_PROMPTS = 0.12  # share trained without a prompt, for classifier-free guidance
 WARM_UP = 300
