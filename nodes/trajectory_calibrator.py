@@ -47,6 +47,7 @@ class TrajectoryCalibrator(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,  # a new seed would only calibrate again
                     tooltip="Noise seed of the first run; each further run adds one to it.",
                 ),
                 io.Int.Input(

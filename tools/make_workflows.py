@@ -1,0 +1,174 @@
+"""Writes example_workflows/ from one description of each graph: API format for scripts, UI format for the canvas.
+
+    make ui's Python tools/make_workflows.py     (needs the host running only to learn the order of the widgets)
+"""
+
+import json
+from typing import Any
+
+from host_server import HostServer
+from locations import ROOT
+
+Graph = dict[str, dict[str, Any]]
+
+SAMPLING = {"cfg": 2.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+PROMPTS = {"image": "fox on blue", "video": "penguin bouncing on orange"}
+BATCH = {"image": 8, "video": 4}
+STEPS = 50
+COLUMN, ROW = 420, 60
+
+
+def source(model: str, prompt: str, batch: int) -> Graph:
+    """Loader, prompts and an empty latent of a demo model."""
+    return {
+        "load": node("UNETLoader", unet_name=f"omnicache_demo_{model}.safetensors", weight_dtype="default"),
+        "positive": node("OmniCacheDemoText", model=model, prompt=prompt),
+        "negative": node("OmniCacheDemoText", model=model, prompt=""),
+        "empty": node("OmniCacheDemoLatent", model=model, batch_size=batch),
+    }
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def conditioned() -> dict[str, Any]:
+    return {"positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["empty", 0]}
+
+
+def sampler(model: list) -> dict[str, Any]:
+    return node("KSampler", model=model, seed=1, steps=STEPS, **SAMPLING, **conditioned())
+
+
+def pictures(model: str, name: str, samples: list, prefix: str) -> Graph:
+    return {
+        f"decode{name}": node("OmniCacheDemoDecode", samples=samples, model=model, layout="sheet"),
+        f"save{name}": node("SaveImage", images=[f"decode{name}", 0], filename_prefix=prefix),
+    }
+
+
+def cached(model: str) -> Graph:
+    return {
+        "schedule": node(
+            "CurvatureScheduler", saved_profile=f"omnicache_demo_{model}.json", budget_kind="reuse ratio", budget=0.5,
+            cost="corrected error", max_consecutive=2, protect_first=2, protect_last=1, overrides="",
+        ),
+        "correction": node(
+            "NoiseCorrector", mode="age-aware", filter="off", switch_point=0.5, cutoff=0.25, strength=1.0
+        ),
+        "patch": node(
+            "OmniCacheModelPatch", model=["load", 0], schedule=["schedule", 0], correction=["correction", 0]
+        ),
+        "sample": sampler(["patch", 0]),
+    }  # fmt: skip
+
+
+def calibrate(model: str) -> Graph:
+    prompt = {"image": "strawberry on grey", "video": "frog sliding on purple"}[model]
+    graph = source(model, prompt, 4)
+    graph["calibrate"] = node(
+        "TrajectoryCalibrator", model=["load", 0], **conditioned(), seed=1000, steps=STEPS, **SAMPLING, samples=1,
+        save_as=f"my_{model}_profile",
+    )  # fmt: skip
+    graph["schedule"] = node(
+        "CurvatureScheduler", profile=["calibrate", 0], saved_profile="none", budget_kind="reuse ratio", budget=0.5,
+        cost="corrected error", max_consecutive=2, protect_first=2, protect_last=1, overrides="",
+    )  # fmt: skip
+    return graph | pictures(model, "", ["calibrate", 1], "omnicache/calibration")
+
+
+def generate(model: str) -> Graph:
+    return (
+        source(model, PROMPTS[model], BATCH[model])
+        | cached(model)
+        | pictures(model, "", ["sample", 0], "omnicache/generated")
+    )
+
+
+def compare(model: str) -> Graph:
+    graph = source(model, PROMPTS[model], BATCH[model]) | cached(model)
+    graph["sample_uncached"] = sampler(["load", 0])
+    graph |= pictures(model, "", ["sample", 0], "omnicache/with")
+    return graph | pictures(model, "_uncached", ["sample_uncached", 0], "omnicache/without")
+
+
+def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
+    """The same graph in the format of the canvas: positions, numbered links, widget values in the host's order."""
+    numbers = {name: number for number, name in enumerate(graph, start=1)}
+    depth = {name: _depth(graph, name) for name in graph}
+    tops: dict[int, int] = {}
+    links: list[list] = []
+    nodes = []
+    for name, part in graph.items():
+        description = info[part["class_type"]]
+        specifications = {**description["input"].get("required", {}), **description["input"].get("optional", {})}
+        inputs, values = [], []
+        for key, specification in specifications.items():
+            value = part["inputs"].get(key)
+            is_widget = isinstance(specification[0], list) or specification[0] in (
+                "INT", "FLOAT", "STRING", "BOOLEAN", "COMBO",
+            )  # fmt: skip
+            if not is_widget:
+                inputs.append({"name": key, "type": specification[0], "link": None})
+                if isinstance(value, list):
+                    kind = info[graph[value[0]]["class_type"]]["output"][value[1]]
+                    links.append([len(links) + 1, numbers[value[0]], value[1], numbers[name], len(inputs) - 1, kind])
+                    inputs[-1]["link"] = len(links)
+                continue
+            values.append(value)
+            options = specification[1] if len(specification) > 1 else {}
+            if options.get("control_after_generate", key in ("seed", "noise_seed")):
+                values.append("fixed")
+        height = 60 + 26 * (len(inputs) + len(values)) + (230 if part["class_type"] in PLOTTED else 0)
+        if part["class_type"] == "SaveImage":
+            height = 320
+        top = tops.get(depth[name], 0)
+        tops[depth[name]] = top + height + ROW
+        nodes.append(
+            {
+                "id": numbers[name],
+                "type": part["class_type"],
+                "pos": [depth[name] * COLUMN, top],
+                "size": [360, height],
+                "flags": {},
+                "order": numbers[name] - 1,
+                "mode": 0,
+                "inputs": inputs,
+                "outputs": [
+                    {"name": label, "type": kind, "links": []}
+                    for label, kind in zip(description["output_name"], description["output"], strict=True)
+                ],
+                "properties": {"Node name for S&R": part["class_type"]},
+                "widgets_values": values,
+            }
+        )
+    for number, origin, slot, *_ in links:
+        nodes[origin - 1]["outputs"][slot]["links"].append(number)
+    return {
+        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [],
+        "config": {}, "extra": {}, "version": 0.4,
+    }  # fmt: skip
+
+
+PLOTTED = ("TrajectoryCalibrator", "CurvatureScheduler")
+
+
+def _depth(graph: Graph, name: str) -> int:
+    origins = [value[0] for value in graph[name]["inputs"].values() if isinstance(value, list)]
+    return 1 + max((_depth(graph, origin) for origin in origins), default=-1)
+
+
+def main() -> None:
+    with HostServer() as server:
+        info = server.object_info()
+    folder = ROOT / "example_workflows"
+    for model in ("image", "video"):
+        for kind, make in {"calibrate": calibrate, "generate": generate, "compare": compare}.items():
+            graph = make(model)
+            (folder / "api" / f"{model}_{kind}.json").write_text(json.dumps(graph, indent=2) + "\n")
+            (folder / f"{model}_{kind}.json").write_text(json.dumps(to_ui(graph, info), indent=1) + "\n")
+            print(f"{model}_{kind}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
