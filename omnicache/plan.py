@@ -108,14 +108,14 @@ def solve(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> 
     short, so a step's cost may depend on the full step it reuses and on the one before. Raises ValueError if no
     plan meets the constraints.
     """
+    may_be_full, may_reuse = constraints.allowed(steps)
+    if reused == 0 and not constraints.reuse:
+        return Plan((False,) * steps)
     if steps < MIN_STEPS:
         raise ValueError(
             f"steps: {steps} are too few to reuse any; at least {MIN_STEPS} are needed. "
             "Use more steps, or connect the sampler to the model directly."
         )
-    may_be_full, may_reuse = constraints.allowed(steps)
-    if reused == 0 and not constraints.reuse:
-        return Plan((False,) * steps)
     longest = constraints.max_consecutive + 1  # longest distance between two full steps
     # best[i][gap][k]: least cost with step i full, the full step before it `gap` steps earlier, k steps reused.
     best = np.full((steps + 1, longest + 1, reused + 1), np.inf)

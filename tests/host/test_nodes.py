@@ -1,0 +1,130 @@
+"""The nodes as the host sees them, and calibration on real classes."""
+
+import asyncio
+import json
+import logging
+
+import folder_paths
+import nodes
+import numpy as np
+import pytest
+import torch
+from comfyui_omnicache.nodes import library
+from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
+from conftest_paths import ROOT
+from tiny_models import MODELS, SHAPES, conditioning, sample
+
+IDS = ["TrajectoryCalibrator", "CurvatureScheduler", "NoiseCorrector", "OmniCacheModelPatch"]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path):
+    """Keeps saved profiles out of the host's models folder."""
+    paths = folder_paths.folder_names_and_paths.get("omnicache")
+    folder_paths.folder_names_and_paths["omnicache"] = ([str(tmp_path), str(ROOT / "schedules")], {".json"})
+    yield tmp_path
+    if paths is not None:
+        folder_paths.folder_names_and_paths["omnicache"] = paths
+
+
+def calibrate(model, family, steps=10, samples=1, save_as="", profile=None, sampler="euler", batch=1):
+    with torch.inference_mode():
+        return TrajectoryCalibrator.execute(
+            model, conditioning(1), conditioning(2), {"samples": torch.zeros(batch, *SHAPES[family])}, 1, steps, 3.0,
+            sampler, "simple", 1.0, samples, save_as, profile,
+        )  # fmt: skip
+
+
+def test_the_hosts_own_loader_takes_the_pack(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert asyncio.run(nodes.load_custom_node(str(ROOT)))
+    assert [key for key in IDS if key in nodes.NODE_CLASS_MAPPINGS] == IDS
+
+
+@pytest.mark.parametrize("node_id", IDS)
+def test_every_input_and_output_has_a_tooltip(node_id):
+    asyncio.run(nodes.load_custom_node(str(ROOT)))
+    info = nodes.NODE_CLASS_MAPPINGS[node_id].GET_NODE_INFO_V1()
+    for inputs in info["input"].values():
+        for name, specification in inputs.items():
+            if name not in info["input"].get("hidden", {}):
+                assert len(specification[1]["tooltip"]) > 20, name
+    assert all(len(tip) > 20 for tip in info["output_tooltips"])
+    assert len(info["description"]) > 60
+
+
+def test_the_inputs_keep_their_order():
+    """Workflows store widget values by position: new inputs go last, and this list only ever grows at its end."""
+    asyncio.run(nodes.load_custom_node(str(ROOT)))
+    snapshot = json.loads((ROOT / "tests" / "host" / "inputs.json").read_text())
+    for node_id, expected in snapshot.items():
+        schema = nodes.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA()
+        assert [part.id for part in schema.inputs] == expected, node_id
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_calibration_gives_the_picture_of_the_uncached_model(family):
+    model = MODELS[family]()
+    out = calibrate(model, family)
+    assert torch.equal(out.args[1]["samples"], sample(model, family, steps=10))
+    profile = out.args[0]
+    assert profile.steps == 10 and profile.model.family == family
+    # q needs an older cache: none at the first step, then one more age a step
+    measured = (profile.noise.sum(-1) > 0).sum(1)
+    assert measured.tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3, 3]
+    assert json.loads(json.dumps(out.ui, allow_nan=False))["omnicache_plot"][0]["asked"] == 10
+
+
+def test_samples_add_up_and_profiles_merge_exactly():
+    model = MODELS["sd3"]()
+    both = calibrate(model, "sd3", samples=2).args
+    first = calibrate(model, "sd3").args[0]
+    assert both[0].trajectories == 2 and both[1]["samples"].shape[0] == 2
+    doubled = first.merged_with(first)
+    assert np.array_equal(doubled.noise, 2 * first.noise)
+    assert np.allclose(doubled.gamma(1, 1), first.gamma(1, 1), equal_nan=True)
+
+
+def test_a_saved_profile_is_picked_by_name_and_plans(own_folder):
+    model = MODELS["sd3"]()
+    saved = calibrate(model, "sd3", save_as="mine")
+    assert "mine.json" in library.names() and str(own_folder) in saved.ui["omnicache_plot"][0]["note"]
+    out = CurvatureScheduler.execute("mine.json", "reuse ratio", 0.4, "corrected error", 2, 2, 1, "")
+    assert out.ui["omnicache_plot"][0]["full"] == 6
+    patch = OmniCacheModelPatch.execute(model, out.args[0]).args[0]
+    assert torch.isfinite(sample(patch, "sd3", steps=20)).all()  # another step count than the calibration's
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", ".hidden"])
+def test_names_that_leave_the_folder_are_refused(name, own_folder):
+    if name:
+        with pytest.raises(ValueError, match="save_as"):
+            calibrate(MODELS["sd3"](), "sd3", save_as=name)
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_missing_profile_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match="saved_profile: there is no profile 'gone.json'"):
+        CurvatureScheduler.execute("gone.json", "reuse ratio", 0.5, "corrected error", 2, 2, 1, "")
+    with pytest.raises(ValueError, match="profile: none is connected"):
+        CurvatureScheduler.execute("none", "reuse ratio", 0.5, "corrected error", 2, 2, 1, "")
+
+
+def test_a_profile_of_another_model_is_refused():
+    profile = calibrate(MODELS["flux"](), "flux").args[0]
+    schedule = CurvatureScheduler.execute("none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile).args[0]
+    with pytest.raises(ValueError, match="calibrated on another model .*flux"):
+        OmniCacheModelPatch.execute(MODELS["sd3"](), schedule)
+
+
+def test_other_weights_of_the_same_architecture_are_only_remarked_on(caplog):
+    profile = calibrate(MODELS["sd3"](), "sd3").args[0]
+    schedule = CurvatureScheduler.execute("none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile).args[0]
+    other = MODELS["sd3"]()
+    with torch.no_grad():
+        other.model.diffusion_model.final_layer.linear.bias.add_(1.0)
+    with caplog.at_level(logging.WARNING, logger="omnicache"):
+        OmniCacheModelPatch.execute(other, schedule)
+    assert "other weights" in caplog.text

@@ -1,0 +1,111 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
+
+
+def by_brute_force(steps, reused, constraints, cost):
+    """Least cost over every mask that meets the constraints, by trying all."""
+    may_be_full, may_reuse = constraints.allowed(steps)
+    best = np.inf
+    for chosen in itertools.combinations(np.flatnonzero(may_reuse), reused):
+        mask = np.zeros(steps, dtype=bool)
+        mask[list(chosen)] = True
+        if not may_be_full[~mask].all():
+            continue
+        total, full, run, is_met = 0.0, [0, 1], 0, True
+        for step in range(2, steps):
+            run = run + 1 if mask[step] else 0
+            is_met &= run <= constraints.max_consecutive
+            if mask[step]:
+                total += cost(step, full[-1], full[-2])
+            else:
+                full.append(step)
+        if is_met:
+            best = min(best, total)
+    return best
+
+
+def cost_of(plan, cost):
+    full, total = [], 0.0
+    for step, is_reused in enumerate(plan.reused):
+        if is_reused:
+            total += cost(step, full[-1], full[-2])
+        else:
+            full.append(step)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_the_plan_is_the_best_of_all_plans(seed, longest):
+    table = np.random.default_rng(seed).random((12, 12, 12))
+    cost = lambda step, cached, source: float(table[step, cached, source])  # noqa: E731
+    constraints = Constraints(max_consecutive=longest, protect_last=seed % 2)
+    for reused in (1, 3, 4):
+        plan = solve(12, reused, constraints, cost)
+        assert sum(plan.reused) == reused
+        assert cost_of(plan, cost) == pytest.approx(by_brute_force(12, reused, constraints, cost))
+
+
+def test_no_run_is_longer_than_allowed_and_the_ends_are_full():
+    plan = solve(50, 30, Constraints(), lambda step, cached, source: float(step % 7))
+    text = "".join("r" if reused else "F" for reused in plan.reused)
+    assert plan.full == 20
+    assert "rrr" not in text and text.startswith("FF") and text.endswith("F")
+
+
+def test_overrides_are_met_and_the_budget_is_kept_around_them():
+    constraints = Constraints(full=frozenset({5, 9}), reuse=frozenset({3, 12}))
+    plan = solve(20, 8, constraints, lambda step, cached, source: 0.0)
+    assert not plan.reused[5] and not plan.reused[9]
+    assert plan.reused[3] and plan.reused[12]
+    assert sum(plan.reused) == 8
+
+
+def test_nothing_reused_is_a_plan_for_any_number_of_steps():
+    assert solve(3, 0, Constraints(), lambda *steps: 0.0).reused == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reused", "words"), [(4, 2, "at least 8"), (10, 9, "possible: up to 5 of 10"), (50, 40, "max_consecutive 2")]
+)
+def test_a_budget_that_cannot_be_met_is_refused_with_what_is_possible(steps, reused, words):
+    with pytest.raises(ValueError, match=words):
+        solve(steps, reused, Constraints(), lambda *steps: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("full", "reuse", "words"),
+    [({60}, set(), "does not exist"), ({4}, {4}, "at once"), (set(), {1}, "cannot be reused")],
+)
+def test_contradicting_overrides_are_refused(full, reuse, words):
+    with pytest.raises(ValueError, match=words):
+        solve(50, 20, Constraints(full=frozenset(full), reuse=frozenset(reuse)), lambda *steps: 0.0)
+
+
+def test_budgets_of_each_kind_count_the_same_steps():
+    assert Budget("reuse ratio", 0.6).reused_steps(50, 0.0) == 30
+    assert Budget("full steps", 20).reused_steps(50, 0.0) == 30
+    assert Budget("speed-up", 2.5).reused_steps(50, 0.0) == 30
+    assert Budget("speed-up", 2.5).reused_steps(50, 0.1) == 34  # 50 / (16 + 34 * 0.1) = 2.58
+
+
+@pytest.mark.parametrize(("kind", "value"), [("reuse ratio", 1.5), ("speed-up", 0.5), ("full steps", 0)])
+def test_budgets_out_of_range_are_refused(kind, value):
+    with pytest.raises(ValueError, match="budget"):
+        Budget(kind, value)
+
+
+def test_the_speedup_counts_the_time_of_reuse():
+    plan = solve(50, 25, Constraints(), lambda *steps: 0.0)
+    assert plan.speedup(0.0) == 2.0
+    assert plan.speedup(0.04) == pytest.approx(50 / 26)
+
+
+def test_250_steps_are_planned_quickly():
+    started = time.perf_counter()
+    solve(250, 150, Constraints(), lambda step, cached, source: float(step % 5))
+    assert time.perf_counter() - started < 0.5  # about 0.05 s alone on a core; shared machines are slower

@@ -1,0 +1,49 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from comfyui_omnicache.omnicache.noise_axis import log_snr, positions
+from comfyui_omnicache.omnicache.spectrum import BandProducts, apply_response, low_pass_response
+
+
+def wave(size: int, cycles: int) -> torch.Tensor:
+    return torch.cos(2 * math.pi * cycles * torch.arange(size) / size).expand(size, size).clone()
+
+
+def test_the_low_pass_halves_a_wave_at_its_cutoff():
+    response = low_pass_response(32, 32, cutoff=0.25)
+    assert torch.allclose(apply_response(wave(32, 8), response), 0.5 * wave(32, 8), atol=1e-5)
+
+
+def test_the_low_pass_keeps_the_mean_and_drops_fine_detail():
+    response = low_pass_response(32, 32, cutoff=0.05)
+    filtered = apply_response(3.0 + wave(32, 16), response)
+    assert torch.allclose(filtered, torch.full_like(filtered, 3.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (6, 11)])
+def test_band_products_add_up_to_the_plain_inner_product(size):
+    a, b = torch.randn(2, 3, *size), torch.randn(2, 3, *size)
+    products = BandProducts(*size)
+    total = products.between(products.spectrum(a), products.spectrum(b)).sum()
+    assert total.item() == pytest.approx((a.double() * b.double()).sum().item(), rel=1e-4, abs=1e-4)
+
+
+def test_a_wave_lies_in_the_band_of_its_frequency():
+    products = BandProducts(32, 32)
+    spectrum = products.spectrum(wave(32, 8)[None])  # 0.25 cycles per pixel: the fourth band, 0.2 to 0.35
+    energies = products.between(spectrum, spectrum)
+    assert energies[3].item() == pytest.approx(512.0) and energies.sum().item() == pytest.approx(512.0)
+
+
+def test_log_snr_of_a_flow_is_zero_halfway():
+    assert log_snr([0.5], "flow")[0] == 0.0
+    assert log_snr([1.0], "other")[0] == 0.0
+
+
+def test_a_schedule_lies_on_its_own_steps():
+    grid = np.array([0.99, 0.8, 0.5, 0.2, 0.01])
+    assert np.allclose(positions(grid, grid, "flow"), np.arange(5))
+    assert positions([0.65], grid, "flow")[0] == pytest.approx(1.5, abs=0.15)
+    assert positions([0.999], grid, "flow")[0] == 0.0
