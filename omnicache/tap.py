@@ -79,7 +79,9 @@ class BlockTap:
 
     def _skip(self, args: dict[str, Any], place: BlockPlace, is_first: bool, is_last: bool) -> dict[str, Any]:
         if is_first:
-            self._entry = args["img"].clone() if self._keep_entry else args["img"]
+            self._entry = args["img"]
+            if self._keep_entry:
+                return {**args, "img": args["img"].clone()}
         if not is_last:
             return args
         image = self._entry + self._replayed

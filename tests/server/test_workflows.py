@@ -1,0 +1,97 @@
+"""Every example workflow through the HTTP API of a real server, and what a headless user gets back."""
+
+import copy
+import json
+
+import pytest
+from host_server import PromptFailed
+from locations import ROOT
+
+API = ROOT / "example_workflows" / "api"
+NAMES = sorted(path.stem for path in API.glob("*.json"))
+
+
+def workflow(name: str, steps: int = 12, batch: int = 1) -> dict:
+    """An example, shortened: fewer steps and one picture."""
+    graph = json.loads((API / f"{name}.json").read_text())
+    for node in graph.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = steps
+        if "batch_size" in node["inputs"]:
+            node["inputs"]["batch_size"] = batch
+    return graph
+
+
+def test_there_is_a_ui_and_an_api_file_of_each_example():
+    assert NAMES == ["image_calibrate", "image_compare", "image_generate", "video_calibrate", "video_compare", "video_generate"]
+    for name in NAMES:
+        canvas = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())
+        kinds = sorted(node["type"] for node in canvas["nodes"])
+        assert kinds == sorted(node["class_type"] for node in workflow(name).values())
+        assert (ROOT / "example_workflows" / f"{name}.jpg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_runs(server, name):
+    events = []
+    history = server.run(workflow(name), events.append)
+    assert history["status"]["status_str"] == "success"
+    saved = [image for output in history["outputs"].values() for image in output.get("images", [])]
+    assert saved and all(len(server.view(image)) > 500 for image in saved)
+    runs = [event["data"] for event in events if event["type"] == "omnicache.run"]
+    if name.endswith("calibrate"):
+        assert runs == []
+    else:
+        assert len(runs) == 1 and runs[0]["finished"] and runs[0]["notes"] == {}
+        assert (runs[0]["full"], runs[0]["asked"]) == (12, 24)
+
+
+def test_the_history_holds_the_plot(server):
+    graph = workflow("image_generate")
+    del graph["save"], graph["decode"], graph["sample"], graph["patch"], graph["correction"]
+    payload = server.run(graph)["outputs"]["schedule"]["omnicache_plot"][0]
+    assert payload["kind"] == "schedule" and payload["asked"] == 50 and payload["full"] == 25
+    assert len(payload["sigmas"]) == len(payload["reused"]) == len(payload["gamma"]) == 50
+    assert payload["sigmas"] == sorted(payload["sigmas"], reverse=True)
+
+
+def test_a_calibrated_profile_is_offered_and_used(server):
+    server.run(workflow("image_calibrate"))
+    menu = server.get("/object_info/CurvatureScheduler")["CurvatureScheduler"]["input"]["required"]["saved_profile"]
+    assert "my_image_profile.json" in menu[1].get("options", menu[0])
+    graph = workflow("image_generate")
+    graph["schedule"]["inputs"]["saved_profile"] = "my_image_profile.json"
+    assert server.run(graph)["status"]["status_str"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda g: g["sample"]["inputs"].update(steps=4), "steps: 4 are too few"),
+        (lambda g: g["schedule"]["inputs"].update(budget=0.9), "budget: 45 of 50 steps cannot be reused"),
+        (lambda g: g["schedule"]["inputs"].update(budget=1.5), "budget: 1.5 is out of range"),
+        (lambda g: g["schedule"]["inputs"].update(saved_profile="none"), "profile: none is connected"),
+        (lambda g: g["schedule"]["inputs"].update(saved_profile="gone.json"), "gone.json"),
+        (lambda g: g["schedule"]["inputs"].update(saved_profile="omnicache_demo_video.json"), "another model"),
+        (lambda g: g["schedule"]["inputs"].update(overrides="all"), "overrides: 'all' is not understood"),
+    ],
+)
+def test_wrong_input_is_refused_with_its_name_and_the_remedy(server, change, words):
+    graph = copy.deepcopy(workflow("image_generate"))
+    change(graph)
+    steps = []
+
+    def on_event(event):
+        if event["type"] == "progress":
+            steps.append(event)
+
+    with pytest.raises(PromptFailed, match=words):
+        server.run(graph, on_event)
+    assert steps == []  # nothing was sampled
+
+
+def test_a_prompt_of_unknown_words_lists_the_known_ones(server):
+    graph = workflow("image_generate")
+    graph["positive"]["inputs"]["prompt"] = "wolf on blue"
+    with pytest.raises(PromptFailed, match="Known words: apple"):
+        server.run(graph)

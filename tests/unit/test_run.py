@@ -1,0 +1,182 @@
+"""A model of two blocks whose arithmetic a reader can follow: each adds its weight times the time, head adds x."""
+
+import numpy as np
+import pytest
+import torch
+from comfyui_omnicache.omnicache.correction import Correction, Corrector
+from comfyui_omnicache.omnicache.families import BlockPlace
+from comfyui_omnicache.omnicache.lane import Rows
+from comfyui_omnicache.omnicache.plan import Plan
+from comfyui_omnicache.omnicache.run import CacheRun, Call
+from comfyui_omnicache.omnicache.tap import BlockTap
+
+PLACES = (BlockPlace("double_block", 0, "no"), BlockPlace("double_block", 1, "no"))
+SIGMAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+
+
+class Model:
+    """hidden = x; two blocks each add sigma; x0 = x - sigma * hidden."""
+
+    def __init__(self, tap: BlockTap) -> None:
+        self.tap, self.blocks_run = tap, 0
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        hidden = x.flatten(2).transpose(1, 2)  # (rows, tokens, channels)
+        for place in PLACES:
+            def block(args):
+                self.blocks_run += 1
+                return {"img": args["img"] + sigma}
+
+            callback = self.tap.callbacks[place.kind, place.index]
+            hidden = callback({"img": hidden}, {"original_block": block})["img"]
+        return x - sigma * hidden.transpose(1, 2).reshape(x.shape)
+
+
+def run_of(mask: str, **correction):
+    tap = BlockTap(PLACES, {})
+    plan = Plan(tuple(step == "r" for step in mask))
+    corrector = Corrector(Correction(**correction), SIGMAS, None, switch_sigma=0.5)
+    return CacheRun(plan, corrector, tap), Model(tap)
+
+
+def evaluate(run, model, step: int, rows=("cond",), x=None) -> torch.Tensor:
+    sigma = SIGMAS[step]
+    x = torch.full((len(rows), 1, 2, 2), 3.0) if x is None else x
+    return run.evaluate(Call(lambda: model(x, sigma), x, torch.full((len(x),), sigma), tuple(rows)))
+
+
+def test_a_reused_step_adds_the_cached_residual():
+    run, model = run_of("Fr", mode="off")
+    assert evaluate(run, model, 0)[0, 0, 0, 0] == pytest.approx(3 - 1.0 * (3 + 2 * 1.0))
+    run.step_finished(0)
+    # the blocks would now add 2 * 0.8; the cache holds 2 * 1.0 from the step before
+    assert evaluate(run, model, 1)[0, 0, 0, 0] == pytest.approx(3 - 0.8 * (3 + 2 * 1.0))
+    assert model.blocks_run == 2
+
+
+def test_the_corrected_step_is_exact_where_the_residual_changes_evenly():
+    run, model = run_of("FFr")
+    for step in (0, 1):
+        evaluate(run, model, step)
+        run.step_finished(step)
+    assert evaluate(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * 0.6))
+
+
+def test_and_so_is_a_second_one_in_a_row_whose_cache_is_twice_as_old():
+    run, model = run_of("FFrr")
+    for step in (0, 1, 2):
+        evaluate(run, model, step)
+        run.step_finished(step)
+    assert evaluate(run, model, 3)[0, 0, 0, 0] == pytest.approx(3 - 0.4 * (3 + 2 * 0.4))
+    assert model.blocks_run == 4
+
+
+def test_lanes_do_not_share_caches():
+    run, model = run_of("Fr", mode="off")
+    x = torch.stack((torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), 5.0)))
+    evaluate(run, model, 0, ("cond", "uncond"), x)
+    run.step_finished(0)
+    together = evaluate(run, model, 1, ("uncond", "cond"), x.flip(0))  # the other order: same lanes
+    assert together[:, 0, 0, 0].tolist() == pytest.approx([5 - 0.8 * 7, 1 - 0.8 * 3])
+
+
+def test_a_row_that_comes_in_later_runs_full_and_is_reported():
+    run, model = run_of("Frr", mode="off")
+    evaluate(run, model, 0)
+    run.step_finished(0)
+    evaluate(run, model, 1, ("new",))
+    assert model.blocks_run == 4
+    assert "a conditioning came in without a cache" in run.close().notes
+
+
+def test_a_changed_shape_runs_full_and_is_reported():
+    run, model = run_of("Fr", mode="off")
+    evaluate(run, model, 0)
+    run.step_finished(0)
+    evaluate(run, model, 1, x=torch.zeros(1, 1, 4, 4))
+    assert model.blocks_run == 4
+    assert any("shape" in note for note in run.close().notes)
+
+
+def test_a_refused_call_passes_untouched():
+    run, model = run_of("Fr", mode="off")
+    x = torch.ones(1, 1, 2, 2)
+    call = Call(lambda: model(x, 1.0), x, torch.ones(1), ("cond",), refusal="because")
+    assert torch.equal(run.evaluate(call), model(x, 1.0))
+    assert run.close().notes["because"] == 1
+
+
+def test_a_noise_that_is_not_finite_is_left_out():
+    run, model = run_of("FFr")
+    evaluate(run, model, 0)
+    run.step_finished(0)
+    lane = next(iter(run._lanes.values()))
+    lane.residual.tensor.fill_(float("nan"))  # the shadow of the next full step will be NaN
+    evaluate(run, model, 1)
+    run.step_finished(1)
+    assert torch.isfinite(evaluate(run, model, 2)).all()
+
+
+def test_the_report_counts_evaluations_and_steps():
+    run, model = run_of("FFrF")
+    for step in range(4):
+        evaluate(run, model, step, ("cond", "uncond"))
+        run.step_finished(step)
+    run.sampling_finished(torch.zeros(1))
+    report = run.close()
+    assert (report.evaluations_full, report.evaluations_asked) == (6, 8)
+    assert report.as_dict()["step_kinds"] == ["full", "full", "reuse", "full"]
+    assert "computed 3 of 4 steps (6 of 8 evaluations)" in report.summary()
+
+
+def test_closing_frees_the_lanes():
+    run, model = run_of("FF")
+    evaluate(run, model, 0)
+    run.close()
+    assert not run._lanes
+
+
+@pytest.mark.parametrize(("joined", "expected"), [("no", 10.0), ("text-image", 10.0), ("image-text", 10.0)])
+def test_image_tokens_are_found_in_a_joined_stream(joined, expected):
+    """The last block's stream may hold text tokens before or after the image's; only the image's are replayed."""
+    tap = BlockTap((BlockPlace("double_block", 0, "no"), BlockPlace("single_block", 0, joined)), {})
+    image, text = torch.ones(1, 3, 2), torch.zeros(1, 2, 2)
+
+    def stream(tokens):
+        return {"no": tokens, "text-image": torch.cat((text, tokens), 1), "image-text": torch.cat((tokens, text), 1)}[joined]
+
+    def forward():
+        out = tap.callbacks["double_block", 0]({"img": image}, {"original_block": lambda a: {"img": a["img"] + 4}})
+        return tap.callbacks["single_block", 0](
+            {"img": stream(out["img"])}, {"original_block": lambda a: {"img": a["img"] + 5}}
+        )["img"]
+
+    _, residual = tap.capture(forward)
+    assert torch.equal(residual, torch.full((1, 3, 2), 9.0))
+    replayed = tap.replay(forward, residual, False)
+    assert replayed.sum().item() == expected * 6
+
+
+def test_in_place_writes_between_blocks_do_not_reach_the_replayed_entry():
+    tap = BlockTap(PLACES, {})
+    entry = torch.ones(1, 2, 2)
+
+    def forward():
+        out = tap.callbacks["double_block", 0]({"img": entry}, {})["img"]
+        out += 100.0  # what a ControlNet does
+        return tap.callbacks["double_block", 1]({"img": out}, {})["img"]
+
+    assert torch.equal(tap.replay(forward, torch.ones(1, 2, 2), True), torch.full((1, 2, 2), 2.0))
+    assert torch.equal(entry, torch.ones(1, 2, 2))
+
+
+def test_rows_are_joined_without_a_copy_when_they_belong_together():
+    whole = torch.arange(6.0).view(6, 1)
+    parts = Rows.split(whole, 3)
+    assert Rows.join(parts) is whole
+    assert torch.equal(Rows.join([parts[2], parts[0]]).flatten(), torch.tensor([4.0, 5.0, 0.0, 1.0]))
+
+
+def test_steps_beyond_the_plan_run_full():
+    assert not Plan((False, True)).is_reused(2) and not Plan((False, True)).is_reused(-1)
+    assert np.isclose(Plan((False, True)).speedup(0.0), 2.0)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from comfyui_omnicache.omnicache.correction import Correction, Corrector
+from comfyui_omnicache.omnicache.outlook import Outlook
+from comfyui_omnicache.omnicache.plan import Budget, Constraints
+from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
+from measured import linear_profile
+
+SIGMAS = np.linspace(1, 0, 11)
+
+
+def corrector(mode: str, with_profile: bool, sigmas=SIGMAS, **options) -> Corrector:
+    outlook = Outlook(linear_profile(), sigmas) if with_profile else None
+    return Corrector(Correction(mode, **options), list(sigmas), outlook, switch_sigma=0.5)
+
+
+@pytest.mark.parametrize("with_profile", [True, False])
+@pytest.mark.parametrize(("step", "cached", "source", "gamma"), [(5, 4, 3, 1.0), (6, 4, 3, 2.0), (6, 5, 3, 0.5)])
+def test_age_aware_gamma_is_the_ratio_of_the_ages(with_profile, step, cached, source, gamma):
+    assert corrector("age-aware", with_profile).gamma(step, cached, source).value == pytest.approx(gamma)
+
+
+def test_age_aware_gamma_carries_over_to_half_the_steps():
+    halved = corrector("age-aware", True, np.linspace(1, 0, 6))
+    assert halved.gamma(3, 2, 1).value == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_papers_gamma_is_a_product_over_the_steps_since_the_cache():
+    outlook = Outlook(linear_profile(), SIGMAS)
+    factors = outlook.step_correlation()
+    assert corrector("paper", True).gamma(6, 4, 3).value == pytest.approx(factors[5] * factors[6])
+
+
+def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
+    profile = linear_profile()
+    wild = Outlook(profile.__class__(**{**profile.__dict__, "cross": profile.cross * 5}), SIGMAS)
+    gamma = Corrector(Correction(), list(SIGMAS), wild, 0.5).gamma(5, 4, 3)
+    assert gamma.value == pytest.approx(1.5) and gamma.was_limited
+
+
+def test_mode_paper_without_a_profile_is_refused():
+    with pytest.raises(ValueError, match="mode 'paper'"):
+        corrector("paper", False)
+
+
+def test_correction_takes_gamma_times_the_noise_out_of_the_output():
+    x, output, noise, sigma = (torch.randn(2, 4, 8, 8) for _ in range(3)), None, None, None
+    x, output, noise = x
+    sigma = torch.tensor([0.5, 0.5]).view(2, 1, 1, 1)
+    reused = x - sigma * (output + 0.5 * noise)  # x0 of an output that is off by half the noise
+    fixed = corrector("age-aware", False).apply(reused, noise, 0.5, sigma, step=5)
+    assert torch.allclose(fixed, x - sigma * output, atol=1e-6)
+
+
+def test_the_filter_pair_is_low_before_the_switch_and_high_after():
+    noise, sigma, zero = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 8, 8)
+    pair = corrector("age-aware", False, filter="low-high")
+    assert torch.allclose(pair.apply(zero, noise, 1.0, sigma, step=2), noise, atol=1e-6)  # sigma 0.8: the mean passes
+    assert torch.allclose(pair.apply(zero, noise, 1.0, sigma, step=8), zero, atol=1e-6)  # sigma 0.2: it does not
+
+
+@pytest.mark.parametrize(("name", "value"), [("cutoff", 0.0), ("switch_point", 2.0), ("strength", -1.0)])
+def test_corrections_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        Correction(**{name: value})
+
+
+def test_curvature_reuses_the_straightest_steps():
+    profile = linear_profile()
+    turning = np.array([0, 5, 1, 9, 1, 9, 1, 9, 1, 9], dtype=float)
+    bent = profile.__class__(**{**profile.__dict__, "turning": turning})
+    plan = Schedule(Budget("reuse ratio", 0.4), "curvature", profile=bent).plan_for(SIGMAS)
+    assert [step for step, reused in enumerate(plan.reused) if reused] == [2, 4, 6, 8]
+
+
+def test_error_avoids_old_caches():
+    plan = Schedule(Budget("reuse ratio", 0.4), "error", profile=linear_profile()).plan_for(SIGMAS)
+    text = "".join("r" if reused else "F" for reused in plan.reused)
+    assert "rr" not in text and text.count("r") == 4
+
+
+def test_even_spreads_and_needs_no_profile():
+    plan = Schedule(Budget("reuse ratio", 0.5), "even").plan_for(np.linspace(1, 0, 51))
+    text = "".join("r" if reused else "F" for reused in plan.reused)
+    assert text.count("r") == 25 and "rrr" not in text and "FFF" not in text[2:]
+
+
+def test_a_cost_that_is_measured_needs_a_profile():
+    with pytest.raises(ValueError, match="cost 'curvature' is measured"):
+        Schedule(Budget("reuse ratio", 0.5), "curvature")
+
+
+def test_turning_angles_add_up_to_the_same_sum_at_other_step_counts():
+    profile = linear_profile()
+    finer = Outlook(profile, np.linspace(1, 0, 31)).turning()
+    assert len(finer) == 30
+    assert finer.sum() == pytest.approx(profile.turning_mean().sum(), rel=0.15)
+
+
+def test_noise_halves_where_steps_are_half_as_long():
+    exact, finer = Outlook(linear_profile(), SIGMAS), Outlook(linear_profile(), np.linspace(1, 0, 21))
+    assert exact.is_exact and not finer.is_exact
+    assert exact.noise(5, 4) == pytest.approx(0.1)
+    assert finer.noise(10, 9) == pytest.approx(0.05, rel=0.1)
+
+
+def test_overrides_are_read():
+    assert parse_overrides("5 full, 10-12 reuse,") == (frozenset({5}), frozenset({10, 11, 12}))
+    assert parse_overrides("") == (frozenset(), frozenset())
+    with pytest.raises(ValueError, match="overrides: 'all'"):
+        parse_overrides("all")
+
+
+def test_constraints_have_the_papers_defaults():
+    assert (Constraints().max_consecutive, Constraints().protect_first, Constraints().protect_last) == (2, 2, 1)
