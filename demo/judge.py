@@ -1,0 +1,124 @@
+"""Judges a demo model: which share of its samples a classifier, trained on the same data, takes for what was asked.
+
+    python demo/judge.py image (or video)
+
+Samples come from the real host: stock loader, stock KSampler. Writes demo/models/<model>_samples.png and prints the
+shares. The classifier is trained anew each time (about two minutes), on other random draws than it is tested on.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "demo")]
+
+import data  # noqa: E402
+from host_server import HostServer  # noqa: E402
+from omnicache_demo.words import COLOURS, MOTIONS, OBJECTS, VIDEO_OBJECTS  # noqa: E402
+
+STEPS, SEED = 30, 3
+CLASSIFIER_STEPS, BATCH, SIZE = 500, 64, 48
+OBJECTS_OF = {"image": tuple(OBJECTS), "video": VIDEO_OBJECTS}
+PER_OBJECT = {"image": 4, "video": 2}
+
+
+def classifier(classes: int) -> nn.Module:
+    widths, layers = (3, 32, 64, 96, 128), []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def frames_of(model: str, number: int) -> tuple[Tensor, Tensor]:
+    """One batch of single pictures (rows, 3, 48, 48) in -1..1 and their classes."""
+    pictures, words = data.batch(model, SEED, number, BATCH)
+    if model == "video":
+        pick = np.random.default_rng((SEED, number)).integers(data.FRAMES, size=BATCH)
+        pictures = pictures[np.arange(BATCH), pick]
+    classes = [OBJECTS_OF[model].index(each[0]) for each in words]
+    return prepared(pictures), torch.tensor(classes)
+
+
+def prepared(pictures: np.ndarray) -> Tensor:
+    """(rows, height, width, 3) bytes to the classifier's input."""
+    tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return nn.functional.interpolate(tensor, (SIZE, SIZE), mode="bilinear", antialias=True)
+
+
+def train(model: str) -> tuple[nn.Module, float]:
+    """The classifier and its accuracy on draws it has not seen."""
+    torch.manual_seed(SEED)
+    net = classifier(len(OBJECTS_OF[model])).train()
+    optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=CLASSIFIER_STEPS)
+    for number in range(CLASSIFIER_STEPS):
+        pictures, classes = frames_of(model, number)
+        loss = nn.functional.cross_entropy(net(pictures + 0.05 * torch.randn_like(pictures)), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    net.eval()
+    with torch.no_grad():
+        right = [(net(x).argmax(1) == y).float().mean().item() for x, y in (frames_of(model, 10_000 + n) for n in range(10))]
+    return net, float(np.mean(right))
+
+
+def sampled(model: str) -> dict[str, np.ndarray]:
+    """Pictures of each object from the host, (count, height, width, 3) or (count * frames, ...) bytes."""
+    workflow = json.loads((ROOT / "example_workflows" / "api" / f"{model}_generate.json").read_text())
+    for name in ("schedule", "correction", "patch"):
+        del workflow[name]
+    workflow["sample"]["inputs"].update(model=["load", 0], steps=STEPS)
+    workflow["decode"]["inputs"]["layout"] = "separate"
+    workflow["empty"]["inputs"]["batch_size"] = PER_OBJECT[model]
+    result = {}
+    with HostServer() as server:
+        for number, name in enumerate(OBJECTS_OF[model]):
+            colour = tuple(COLOURS)[number % len(COLOURS)]
+            motion = f" {MOTIONS[number % len(MOTIONS)]}" if model == "video" else ""
+            workflow["positive"]["inputs"]["prompt"] = f"{name}{motion} on {colour}"
+            workflow["sample"]["inputs"]["seed"] = 500 + number
+            images = server.run(workflow)["outputs"]["save"]["images"]
+            pictures = [np.asarray(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in images]
+            result[name] = np.stack(pictures)
+            print(f"sampled {number + 1}/{len(OBJECTS_OF[model])}: {name}", flush=True)
+    return result
+
+
+def save_sheet(model: str, samples: dict[str, np.ndarray]) -> None:
+    """Pictures: three objects a row. Videos: one video a row."""
+    tiles = [np.concatenate(list(pictures[:8]), axis=1) for pictures in samples.values()]
+    per_row = 2
+    rows = [np.concatenate(tiles[start : start + per_row], axis=1) for start in range(0, len(tiles), per_row)]
+    sheet = Image.fromarray(np.concatenate(rows))
+    sheet.save(ROOT / "demo" / "models" / f"{model}_samples.png")
+
+
+def main() -> None:
+    model = sys.argv[1] if len(sys.argv) > 1 else "image"
+    net, accuracy = train(model)
+    print(f"classifier on unseen draws: {accuracy:.1%}", flush=True)
+    samples = sampled(model)
+    save_sheet(model, samples)
+    per_sample = 8 if model == "video" else 1
+    hits = []
+    with torch.no_grad():
+        for name, pictures in samples.items():
+            scores = net(prepared(pictures)).softmax(1).view(-1, per_sample, len(OBJECTS_OF[model])).mean(1)
+            right = (scores.argmax(1) == OBJECTS_OF[model].index(name)).tolist()
+            hits += right
+            if not all(right):
+                print(f"  {name}: {sum(right)} of {len(right)}")
+    print(f"{model}: {sum(hits)} of {len(hits)} samples recognised ({np.mean(hits):.1%})")
+
+
+if __name__ == "__main__":
+    main()
