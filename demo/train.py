@@ -1,7 +1,9 @@
-"""Trains a demo model from nothing: python demo/train.py --model image (or video). Safe to stop and start again.
+"""Trains a demo model from nothing: python demo/train.py --model image (or video). Safe to stop and start
+again.
 
-The models are the host's own architectures at small size, so that the stock loader and samplers take them: SD3 for
-pictures, Wan 2.1 for videos. Rectified flow, x = (1 - sigma) x0 + sigma noise, target noise - x0, time = 1000 sigma.
+The models are the host's own architectures at small size, so that the stock loader and samplers take them:
+SD3 for pictures, Wan 2.1 for videos. Rectified flow, x = (1 - sigma) x0 + sigma noise, target noise - x0,
+time = 1000 sigma.
 """
 
 import argparse
@@ -59,24 +61,32 @@ def build(model: str) -> nn.Module:
     if model == "image":
         net = OpenAISignatureMMDITWrapper(
             input_size=None, patch_size=2, in_channels=16, out_channels=16, depth=3, adm_in_channels=64,
-            context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 192}},
-            num_patches=256, pos_embed_max_size=16, qk_norm="rms", x_block_self_attn_layers=[0, 1, 2], **common,
+            context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 64,
+            "out_features": 192}},
+            num_patches=256, pos_embed_max_size=16, qk_norm="rms",
+            x_block_self_attn_layers=[0, 1, 2], **common,
         )  # fmt: skip
     else:
         net = WanModel(
-            model_type="t2v", patch_size=(1, 2, 2), in_dim=16, out_dim=16, dim=256, ffn_dim=1024, freq_dim=256,
+            model_type="t2v", patch_size=(1, 2, 2), in_dim=16, out_dim=16, dim=256, ffn_dim=1024,
+            freq_dim=256,
             text_dim=4096, num_heads=2, num_layers=5, qk_norm=True, cross_attn_norm=True, eps=1e-6, **common,
         )  # fmt: skip
     for name, parameter in net.named_parameters():
         if parameter.ndim < 2 or name.endswith("modulation"):
-            is_scale = "norm" in name and name.endswith("weight") or name.endswith(("ln_q.weight", "ln_k.weight"))
+            is_scale = (
+                "norm" in name and name.endswith("weight") or name.endswith(("ln_q.weight", "ln_k.weight"))
+            )
             nn.init.constant_(parameter, 1.0 if is_scale else 0.0)
         else:
             nn.init.xavier_uniform_(parameter.flatten(1))
     for name, parameter in net.named_parameters():
-        # Gates and the last layer start almost closed: blocks begin as identities. Not at zero, which would fill
-        # the first steps with denormal numbers.
-        if any(part in name for part in ("adaLN_modulation", "time_projection", "final_layer.linear", "head.head")):
+        # Gates and the last layer start almost closed: blocks begin as identities. Not at zero, which would
+        # fill the first steps with denormal numbers.
+        if any(
+            part in name
+            for part in ("adaLN_modulation", "time_projection", "final_layer.linear", "head.head")
+        ):
             parameter.data.mul_(0.05)
     if model == "image":
         net.pos_embed.copy_(_sine_positions(16, 192))
@@ -93,7 +103,8 @@ def _sine_positions(side: int, width: int) -> Tensor:
 
 
 def plain_attention(func, q: Tensor, k: Tensor, v: Tensor, heads: int, **kwargs) -> Tensor:
-    """Attention by two matrix products: on a CPU in bfloat16 twice as fast as the fused kernel at these sizes."""
+    """Attention by two matrix products: on a CPU in bfloat16 twice as fast as the fused kernel at these
+    sizes."""
     size = q.shape[-1] // heads
     q, k, v = (t.reshape(t.shape[0], -1, heads, size).transpose(1, 2) for t in (q, k, v))
     weights = (q @ k.transpose(-1, -2) * size**-0.5).softmax(-1)
@@ -136,7 +147,9 @@ def codec_for(seed: int) -> Codec:
 
 
 @torch.no_grad()
-def sample(net: nn.Module, model: str, words: list[tuple[str, ...]], steps: int, cfg: float, seed: int) -> Tensor:
+def sample(
+    net: nn.Module, model: str, words: list[tuple[str, ...]], steps: int, cfg: float, seed: int
+) -> Tensor:
     """Euler with guidance, only to look at while training. Returns latents."""
     shape = (len(words), 16, 16, 16) if model == "image" else (len(words), 16, data.FRAMES, 12, 12)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -166,7 +179,9 @@ def save_grid(net: nn.Module, model: str, codec: Codec, path: Path, seed: int = 
 def export(ema: dict[str, Tensor], buffers: dict[str, Tensor], path: Path) -> None:
     """Writes the averaged weights in half precision, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.half().contiguous() for name, tensor in {**ema, **buffers}.items()}, f"{path}.part")
+    save_file(
+        {name: tensor.half().contiguous() for name, tensor in {**ema, **buffers}.items()}, f"{path}.part"
+    )
     os.replace(f"{path}.part", path)
 
 
@@ -197,7 +212,9 @@ def train(model: str, steps: int, seed: int, threads: int, seconds: float, out: 
         ema, first = state["ema"], state["step"]
         print(f"Going on at step {first}.", flush=True)
     count = sum(parameter.numel() for parameter in net.parameters())
-    print(f"{model}: {count / 1e6:.2f} M parameters, {steps} steps of {settings['batch']}, {device}", flush=True)
+    print(
+        f"{model}: {count / 1e6:.2f} M parameters, {steps} steps of {settings['batch']}, {device}", flush=True
+    )
 
     def keep(step: int) -> None:
         state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema, "step": step}
@@ -227,10 +244,16 @@ def train(model: str, steps: int, seed: int, threads: int, seconds: float, out: 
             recent.clear()
             bar.set_postfix(loss=f"{mean:.4f}")
             with open(log_path, "a", encoding="utf-8") as log:
-                entry = {"step": step + 1, "loss": round(mean, 5), "seconds": round(time.monotonic() - started, 1)}
+                entry = {
+                    "step": step + 1,
+                    "loss": round(mean, 5),
+                    "seconds": round(time.monotonic() - started, 1),
+                }
                 log.write(json.dumps(entry) + "\n")
             if not math.isfinite(mean):
-                sys.exit(f"The loss is {mean} at step {step + 1}; nothing was saved since the last checkpoint.")
+                sys.exit(
+                    f"The loss is {mean} at step {step + 1}; nothing was saved since the last checkpoint."
+                )
         out_of_time = seconds and time.monotonic() - started > seconds
         if out_of_time or time.monotonic() - saved > 240:
             keep(step + 1)
@@ -240,7 +263,9 @@ def train(model: str, steps: int, seed: int, threads: int, seconds: float, out: 
     else:
         keep(steps)
     trained = build(model)
-    trained.load_state_dict({**{name: t.cpu() for name, t in ema.items()}, **{n: b.cpu() for n, b in buffers.items()}})
+    trained.load_state_dict(
+        {**{name: t.cpu() for name, t in ema.items()}, **{n: b.cpu() for n, b in buffers.items()}}
+    )
     save_grid(trained.eval(), model, codec, RUNS / f"{model}.png")
 
 
@@ -251,7 +276,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
-    parser.add_argument("--out", type=Path, help="where the weights go (default: demo/models/diffusion_models)")
+    parser.add_argument(
+        "--out", type=Path, help="where the weights go (default: demo/models/diffusion_models)"
+    )
     options = parser.parse_args(arguments)
     out = options.out or WEIGHTS / f"omnicache_demo_{options.model}.safetensors"
     steps = options.steps or SETTINGS[options.model]["steps"]

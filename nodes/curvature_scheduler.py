@@ -16,9 +16,9 @@ class CurvatureScheduler(io.ComfyNode):
             node_id="CurvatureScheduler",
             display_name="Curvature Scheduler",
             category=CATEGORY,
-            description="Chooses which sampling steps reuse the cache instead of computing the model. The choice is "
-            "made over the whole trajectory before sampling starts, and anew for each sampler's own noise levels; the "
-            "plot shows it for the settings of the calibration.",
+            description="Chooses which sampling steps reuse the cache instead of computing the model. The "
+            "choice is made over the whole trajectory before sampling starts, and anew for each sampler's "
+            "own noise levels; the plot shows it for the settings of the calibration.",
             inputs=[
                 ProfileSocket.Input(
                     "profile", optional=True, tooltip="From Trajectory Calibrator. Goes before saved_profile."

@@ -1,7 +1,8 @@
 """Where the pack touches the host: runs a sampling run through the engine, by the host's public hooks only.
 
-A patched model carries one OUTER_SAMPLE wrapper. When sampling starts it builds the run and hangs the block callbacks
-and two more wrappers into the options of that sampling run alone; when sampling ends, however it ends, all is gone.
+A patched model carries one OUTER_SAMPLE wrapper. When sampling starts it builds the run and hangs the block
+callbacks and two more wrappers into the options of that sampling run alone; when sampling ends, however it
+ends, all is gone.
 """
 
 import logging
@@ -46,7 +47,8 @@ MakeRun = Callable[["comfy.model_patcher.ModelPatcher", list[float], BlockTap], 
 def patched(
     model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun
 ) -> "comfy.model_patcher.ModelPatcher":
-    """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this pack.
+    """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
+    pack.
 
     Raises ValueError if the model is of no family the pack knows.
     """
@@ -82,8 +84,8 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
     transformer_options = options.setdefault("transformer_options", {})
     if "easycache" in transformer_options:
         raise ValueError(
-            "model: EasyCache or LazyCache is on this model too, and two caches would reuse each other's reuse. "
-            "Remove one of the two nodes."
+            "model: EasyCache or LazyCache is on this model too, and two caches would reuse each other's "
+            "reuse. Remove one of the two nodes."
         )
     replacements = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
     diffusion_model = model.model.diffusion_model
@@ -101,8 +103,8 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
 def _sampler_sample(
     run: Run, executor, guider, sigmas, extra_args, callback, *args, **kwargs
 ) -> torch.Tensor:
-    """SAMPLER_SAMPLE wrapper: tells the run where the sampler is. Counting the sampler's own steps needs no look
-    at the sigma of a call, which on a GPU would wait for all work queued there."""
+    """SAMPLER_SAMPLE wrapper: tells the run where the sampler is. Counting the sampler's own steps needs no
+    look at the sigma of a call, which on a GPU would wait for all work queued there."""
 
     def on_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
         run.step_finished(step)
@@ -159,8 +161,8 @@ def _announce(report: RunReport) -> None:
 
 
 def step_callback(model, steps: int, runs: int) -> Callable[[int], Callable]:
-    """The progress bar and preview of several sampling runs in a row: gives each run's callback by its number.
-    Raises the host's InterruptProcessingException when the user interrupts."""
+    """The progress bar and preview of several sampling runs in a row: gives each run's callback by its
+    number. Raises the host's InterruptProcessingException when the user interrupts."""
     bar = comfy.utils.ProgressBar(steps * runs)
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 

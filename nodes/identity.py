@@ -12,7 +12,8 @@ from ..omnicache.profile import ModelIdentity, Profile
 
 
 def identity_of(model) -> ModelIdentity:
-    """Fingerprints of a ModelPatcher: names and shapes of its weights; a sample of their values with its patches."""
+    """Fingerprints of a ModelPatcher: names and shapes of its weights; a sample of their values with its
+    patches."""
     diffusion_model = model.model.diffusion_model
     family = family_of(diffusion_model)
     architecture, weights = hashlib.sha256(), hashlib.sha256()
@@ -61,7 +62,8 @@ def timesteps_of(model, sigmas: list[float]) -> list[float]:
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
-    """Some of a tensor's values, rounded so that the type in which the weights were loaded does not matter."""
+    """Some of a tensor's values, rounded so that the type in which the weights were loaded does not
+    matter."""
     values = tensor.detach().flatten()[:8].float().cpu().to(torch.bfloat16).float()
     return np.ascontiguousarray(values.numpy()).tobytes()
 

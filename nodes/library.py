@@ -17,8 +17,8 @@ _NAME = re.compile(r"[\w][\w .()+-]{0,99}")
 
 
 def register() -> None:
-    """Tells the host of the folder. The first path is written to: the user's from extra_model_paths.yaml if there is
-    one, which the host has read by now, else models/omnicache."""
+    """Tells the host of the folder. The first path is written to: the user's from extra_model_paths.yaml if
+    there is one, which the host has read by now, else models/omnicache."""
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
     folder_paths.add_model_folder_path(FOLDER, str(_SHIPPED))
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
@@ -35,8 +35,8 @@ def load(name: str) -> Profile:
     path = folder_paths.get_full_path(FOLDER, name)
     if path is None:
         raise ValueError(
-            f"saved_profile: there is no profile {name!r} in {own_folder()}. Pick another one, or calibrate and save "
-            "it under this name with TrajectoryCalibrator."
+            f"saved_profile: there is no profile {name!r} in {own_folder()}. Pick another one, or "
+            "calibrate and save it under this name with TrajectoryCalibrator."
         )
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise ValueError(
@@ -47,17 +47,18 @@ def load(name: str) -> Profile:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for a name that save would refuse, so that it can be said before an hour of sampling."""
+    """Raises ValueError for a name that save would refuse, so that it can be said before an hour of
+    sampling."""
     if name and not _NAME.fullmatch(name.removesuffix(_SUFFIX)):
         raise ValueError(
-            f"save_as: {name!r} cannot be a file name. Use letters, digits, spaces and . ( ) + - _ only, without "
-            "folders, at most 100 of them; leave it empty to keep the profile unsaved."
+            f"save_as: {name!r} cannot be a file name. Use letters, digits, spaces and . ( ) + - _ only, "
+            "without folders, at most 100 of them; leave it empty to keep the profile unsaved."
         )
 
 
 def save(profile: Profile, name: str) -> str:
-    """Writes a profile into the user's folder, whole or not at all, and returns its path. An older profile of that
-    name is kept as .bak."""
+    """Writes a profile into the user's folder, whole or not at all, and returns its path. An older profile of
+    that name is kept as .bak."""
     check_name(name)
     folder = own_folder()
     path = os.path.join(folder, name.removesuffix(_SUFFIX) + _SUFFIX)

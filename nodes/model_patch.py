@@ -20,8 +20,9 @@ class OmniCacheModelPatch(io.ComfyNode):
             node_id="OmniCacheModelPatch",
             display_name="OmniCache Model Patch",
             category=CATEGORY,
-            description="Makes a diffusion transformer faster by reusing its blocks' output at the steps the schedule "
-            "chose. Put it last before the sampler, after LoRAs and model sampling nodes; use any sampler node.",
+            description="Makes a diffusion transformer faster by reusing its blocks' output at the steps "
+            "the schedule chose. Put it last before the sampler, after LoRAs and model sampling nodes; use "
+            "any sampler node.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to speed up: SD3, Wan or Flux in this version."),
                 ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler."),

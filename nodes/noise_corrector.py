@@ -13,8 +13,8 @@ class NoiseCorrector(io.ComfyNode):
             node_id="NoiseCorrector",
             display_name="Noise Corrector",
             category=CATEGORY,
-            description="Sets how the error of reusing a cache is predicted from the last measured one and taken out. "
-            "Leave this node away for the default: age-aware, no filter, full strength.",
+            description="Sets how the error of reusing a cache is predicted from the last measured one and "
+            "taken out. Leave this node away for the default: age-aware, no filter, full strength.",
             inputs=[
                 io.Combo.Input(
                     "mode",
@@ -28,9 +28,9 @@ class NoiseCorrector(io.ComfyNode):
                     "filter",
                     options=["off", "low-high", "low", "high"],
                     default="off",
-                    tooltip="Which part of the predicted error is taken out. Off: all of it. Low-high: only "
-                    "low frequencies before the switch point and only high ones after it, as in the paper. "
-                    "Low, high: one of the two throughout.",
+                    tooltip="Which part of the predicted error is taken out. Off: all of it. Low-high: "
+                    "only low frequencies before the switch point and only high ones after it, as in the "
+                    "paper. Low, high: one of the two throughout.",
                 ),
                 io.Float.Input(
                     "switch_point",

@@ -11,7 +11,8 @@ from ..omnicache.profile import Profile
 def payload(
     profile: Profile, plan: Plan | None, reuse_cost: float, note: str | None = None
 ) -> dict[str, list]:
-    """The ui value of a node. plan: solved on the profile's own sigmas; None where there is no schedule yet."""
+    """The ui value of a node. plan: solved on the profile's own sigmas; None where there is no schedule
+    yet."""
     curvature = profile.turning_mean()
     curvature[0] = math.nan  # no segment leads to the first state
     return {

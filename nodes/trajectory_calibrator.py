@@ -27,9 +27,9 @@ class TrajectoryCalibrator(io.ComfyNode):
             node_id="TrajectoryCalibrator",
             display_name="Trajectory Calibrator",
             category=CATEGORY,
-            description="Samples in full quality, like KSampler, and measures on the way how the sampling trajectory "
-            "bends and how much error reusing a cache would cause at each step. Do it once for a model; save the "
-            "profile and pick it in Curvature Scheduler from then on.",
+            description="Samples in full quality, like KSampler, and measures on the way how the sampling "
+            "trajectory bends and how much error reusing a cache would cause at each step. Do it once for "
+            "a model; save the profile and pick it in Curvature Scheduler from then on.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to measure, with the LoRAs and shift you will use."
@@ -40,7 +40,8 @@ class TrajectoryCalibrator(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="The negative prompt, as for KSampler."),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="An empty latent of the size you will use. A batch counts as that many trajectories.",
+                    tooltip="An empty latent of the size you will use. A batch counts as that many "
+                    "trajectories.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -92,8 +93,8 @@ class TrajectoryCalibrator(io.ComfyNode):
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Sampling runs to measure, each as long as a normal one. One is usually enough; "
-                    "four make the gammas smoother.",
+                    tooltip="Sampling runs to measure, each as long as a normal one. One is usually "
+                    "enough; four make the gammas smoother.",
                 ),
                 io.String.Input(
                     "save_as",
@@ -104,8 +105,8 @@ class TrajectoryCalibrator(io.ComfyNode):
                 ProfileSocket.Input(
                     "profile",
                     optional=True,
-                    tooltip="An earlier profile of the same model and settings; the new samples are "
-                    "added to it.",
+                    tooltip="An earlier profile of the same model and settings; the new samples are added "
+                    "to it.",
                 ),
             ],
             outputs=[
@@ -116,8 +117,8 @@ class TrajectoryCalibrator(io.ComfyNode):
                 ),
                 io.Latent.Output(
                     "latent",
-                    tooltip="The full-quality results of all runs as one batch: the same that "
-                    "KSampler gives for these seeds.",
+                    tooltip="The full-quality results of all runs as one batch: the same that KSampler "
+                    "gives for these seeds.",
                 ),
             ],
             is_output_node=True,

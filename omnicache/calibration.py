@@ -1,4 +1,5 @@
-"""A calibration run: a full-quality sampling run beside which the noise of caches of several ages is measured."""
+"""A calibration run: a full-quality sampling run beside which the noise of caches of several ages is
+measured."""
 
 import time
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from .spectrum import BAND_EDGES, BandProducts
 from .tap import BlockTap
 from .trajectory import GramRecorder, geometry, menger_curvature, turning_angle
 
-# One more than the longest run of reused steps that is planned by default: the distance between two full steps.
+# One more than the longest run of reused steps that is planned by default: the distance between two full
+# steps.
 DEFAULT_AGES = 3
 
 
 @dataclass(frozen=True)
 class _Past:
-    """One past full evaluation of a lane. spectra[age]: the noise that a cache of that age would have caused."""
+    """One past full evaluation of a lane. spectra[age]: the noise that a cache of that age would have
+    caused."""
 
     signature: Signature
     residual: Rows
@@ -29,7 +32,8 @@ class _Past:
 class CalibrationRun:
     """Runs every evaluation in full, and a shadow for each age that a cache could have (Eq. 6).
 
-    Beside the model it holds the last `ages` residuals of each lane, and the states of the trajectory on the CPU.
+    Beside the model it holds the last `ages` residuals of each lane, and the states of the trajectory on the
+    CPU.
     """
 
     def __init__(self, steps: int, tap: BlockTap, ages: int = DEFAULT_AGES) -> None:
@@ -79,8 +83,8 @@ class CalibrationRun:
         """samples: (batch, ...) the trajectory's end, in the model's latent space."""
         if self._recorded != self._steps:
             raise ValueError(
-                f"sampler_name: this sampler reported {self._recorded} of {self._steps} steps, so its trajectory "
-                "cannot be followed. Calibrate with another one, for example euler."
+                f"sampler_name: this sampler reported {self._recorded} of {self._steps} steps, so its "
+                "trajectory cannot be followed. Calibrate with another one, for example euler."
             )
         self._states.add(samples)
 
@@ -156,7 +160,8 @@ class CalibrationRun:
 
 
 def _per_step(curve: Floats) -> Floats:
-    """A curve over the states as one over the steps, each taking the value at the state it leaves; 0 for the first."""
+    """A curve over the states as one over the steps, each taking the value at the state it leaves; 0 for the
+    first."""
     return np.nan_to_num(curve[:-1], nan=0.0, posinf=0.0, neginf=0.0)
 
 

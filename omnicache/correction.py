@@ -19,11 +19,13 @@ MAX_GAMMA_OVER_AGE_RATIO = 1.5
 
 @dataclass(frozen=True)
 class Correction:
-    """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9). "age-aware":
-    gamma for the ages of the caches in use, measured if there is a profile, else the ratio of the ages in sigma.
+    """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
+    "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
+    the ages in sigma.
 
-    filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point: share of
-    the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength multiplies gamma.
+    filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
+    share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength
+    multiplies gamma.
     """
 
     mode: Mode = "age-aware"
@@ -58,12 +60,12 @@ class Corrector:
     def __init__(
         self, correction: Correction, sigmas: list[float], outlook: Outlook | None, switch_sigma: float
     ) -> None:
-        """outlook: what a profile predicts for these sigmas, if there is one. switch_sigma: where the filter pair
-        changes over. Raises ValueError for a mode that needs a profile and has none."""
+        """outlook: what a profile predicts for these sigmas, if there is one. switch_sigma: where the filter
+        pair changes over. Raises ValueError for a mode that needs a profile and has none."""
         if correction.mode == "paper" and outlook is None:
             raise ValueError(
-                "correction: mode 'paper' multiplies gammas that a calibration measured, and the schedule has no "
-                "profile. Connect a profile to the scheduler, or use mode 'age-aware'."
+                "correction: mode 'paper' multiplies gammas that a calibration measured, and the schedule "
+                "has no profile. Connect a profile to the scheduler, or use mode 'age-aware'."
             )
         self.correction = correction
         self._sigmas = sigmas
@@ -73,8 +75,8 @@ class Corrector:
         self._responses: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def gamma(self, step: int, cached_step: int, source_step: int) -> Gamma:
-        """The factor that predicts the noise of reusing cached_step's cache at this step from the noise measured
-        at cached_step, when source_step's cache was in use."""
+        """The factor that predicts the noise of reusing cached_step's cache at this step from the noise
+        measured at cached_step, when source_step's cache was in use."""
         if self.correction.mode == "paper":
             factors = self._step_gamma[cached_step + 1 : step + 1]
             product = math.prod(float(factor) for factor in factors)
@@ -91,9 +93,9 @@ class Corrector:
     def apply(self, denoised: Tensor, noise: Tensor, gamma: float, sigma: Tensor, step: int) -> Tensor:
         """Takes gamma times the noise out of a reuse evaluation's raw output (Eq. 7).
 
-        denoised: (rows, ...) the model's estimate of x0, from which the host has already subtracted sigma times the
-        raw output, so that subtracting noise from the output is adding sigma times it here. noise: the same shape,
-        in raw output. sigma: (rows, 1, ...).
+        denoised: (rows, ...) the model's estimate of x0, from which the host has already subtracted sigma
+        times the raw output, so that subtracting noise from the output is adding sigma times it here. noise:
+        the same shape, in raw output. sigma: (rows, 1, ...).
         """
         return torch.addcmul(
             denoised, self._filtered(noise, step), sigma, value=gamma * self.correction.strength

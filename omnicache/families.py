@@ -1,4 +1,5 @@
-"""Where each model family keeps its transformer blocks. What differs between families is a row here, never code."""
+"""Where each model family keeps its transformer blocks. What differs between families is a row here, never
+code."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -61,8 +62,8 @@ def family_of(diffusion_model: nn.Module) -> Family:
             return family
     known = ", ".join(f"{family.name} ({family.model_class})" for family in FAMILIES)
     raise ValueError(
-        f"model: {name} is not a diffusion transformer this pack knows. Supported: {known}. "
-        "Connect the sampler to the model directly to run it uncached."
+        f"model: {name} is not a diffusion transformer this pack knows. Supported: {known}. Connect the "
+        "sampler to the model directly to run it uncached."
     )
 
 

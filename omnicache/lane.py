@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 class LaneKey(NamedTuple):
-    """row: the conditioning row and context window, as the host names them. stage: which of the row's evaluations
-    within one step, for samplers that need several."""
+    """row: the conditioning row and context window, as the host names them. stage: which of the row's
+    evaluations within one step, for samplers that need several."""
 
     row: Hashable
     stage: int
@@ -18,7 +18,8 @@ class LaneKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """A lane's rows of a tensor that the lanes evaluated together share; nothing is copied until they part."""
+    """A lane's rows of a tensor that the lanes evaluated together share; nothing is copied until they
+    part."""
 
     tensor: Tensor
     start: int

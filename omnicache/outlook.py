@@ -13,7 +13,8 @@ from .profile import Floats, Profile
 
 
 class Outlook:
-    """What a profile predicts for a run. Steps are counted in the run; sigmas has one entry more than steps."""
+    """What a profile predicts for a run. Steps are counted in the run; sigmas has one entry more than
+    steps."""
 
     def __init__(self, profile: Profile, sigmas: Floats) -> None:
         self._profile = profile
@@ -43,7 +44,8 @@ class Outlook:
         return self._per_step(self._profile.turning_mean())
 
     def at_steps(self, curve: Floats) -> Floats:
-        """(steps,) a per-step curve of the profile, read at this run's steps; NaN where it was not measured."""
+        """(steps,) a per-step curve of the profile, read at this run's steps; NaN where it was not
+        measured."""
         known = np.isfinite(curve)
         if not known.any():
             return np.full(self.steps, np.nan)
@@ -60,18 +62,21 @@ class Outlook:
         measured = self._read(curve, step)
         if self.is_exact:
             return measured
-        # q grows in proportion to how far the cache is away in sigma; the ages of the two runs are not the same.
+        # q grows in proportion to how far the cache is away in sigma; the ages of the two runs are not the
+        # same.
         return measured * self._distance(cached_step, step) / self._calibrated_distance(step, age)
 
     def correlation(self, step: int, cached_step: int, source_step: int) -> float:
-        """Expected cosine between q at this step and the q measured at cached_step, whose cache was source_step's."""
+        """Expected cosine between q at this step and the q measured at cached_step, whose cache was
+        source_step's."""
         pair = self._calibrated_pair(step, cached_step, source_step)
         if pair not in self._correlation:
             self._correlation[pair] = self._profile.correlation(*pair)
         return self._read(self._correlation[pair], step)
 
     def gamma(self, step: int, cached_step: int, source_step: int) -> float:
-        """Least-squares factor from the q measured at cached_step (then with source_step's cache) to q at this step.
+        """Least-squares factor from the q measured at cached_step (then with source_step's cache) to q at
+        this step.
 
         NaN where the calibration has nothing to say.
         """

@@ -15,8 +15,8 @@ FIRST_FULL = 2  # a lane needs a cache, and then a measured noise, before anythi
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to reuse. kind "reuse ratio": value is the share of steps reused, 0..1. "speed-up": value is the
-    wanted wall-clock ratio, at least 1. "full steps": value is how many steps are computed."""
+    """How much to reuse. kind "reuse ratio": value is the share of steps reused, 0..1. "speed-up": value is
+    the wanted wall-clock ratio, at least 1. "full steps": value is how many steps are computed."""
 
     kind: Literal["reuse ratio", "speed-up", "full steps"]
     value: float
@@ -41,7 +41,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Constraints:
-    """max_consecutive: longest run of reused steps. protect_first, protect_last: steps kept full at either end.
+    """max_consecutive: longest run of reused steps. protect_first, protect_last: steps kept full at either
+    end.
     full, reuse: steps the user forced, by number."""
 
     max_consecutive: int = 2
@@ -51,7 +52,8 @@ class Constraints:
     reuse: frozenset[int] = frozenset()
 
     def allowed(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Two masks over the steps: may be full, may be reused. Raises ValueError for contradicting overrides."""
+        """Two masks over the steps: may be full, may be reused. Raises ValueError for contradicting
+        overrides."""
         outside = [step for step in sorted(self.full | self.reuse) if not 0 <= step < steps]
         if outside:
             raise ValueError(
@@ -104,20 +106,21 @@ class Plan:
 def solve(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> Plan:
     """The plan with exactly so many reused steps and the least sum of step costs.
 
-    Exact, by dynamic programming over (full step, gap before it, steps reused so far): runs of reused steps are
-    short, so a step's cost may depend on the full step it reuses and on the one before. Raises ValueError if no
-    plan meets the constraints.
+    Exact, by dynamic programming over (full step, gap before it, steps reused so far): runs of reused steps
+    are short, so a step's cost may depend on the full step it reuses and on the one before. Raises ValueError
+    if no plan meets the constraints.
     """
     may_be_full, may_reuse = constraints.allowed(steps)
     if reused == 0 and not constraints.reuse:
         return Plan((False,) * steps)
     if steps < MIN_STEPS:
         raise ValueError(
-            f"steps: {steps} are too few to reuse any; at least {MIN_STEPS} are needed. "
-            "Use more steps, or connect the sampler to the model directly."
+            f"steps: {steps} are too few to reuse any; at least {MIN_STEPS} are needed. Use more steps, or "
+            "connect the sampler to the model directly."
         )
     longest = constraints.max_consecutive + 1  # longest distance between two full steps
-    # best[i][gap][k]: least cost with step i full, the full step before it `gap` steps earlier, k steps reused.
+    # best[i][gap][k]: least cost with step i full, the full step before it `gap` steps earlier, k steps
+    # reused.
     best = np.full((steps + 1, longest + 1, reused + 1), np.inf)
     came_from = np.zeros((steps + 1, longest + 1, reused + 1), dtype=np.int64)
     best[1, 1, 0] = 0.0
@@ -164,6 +167,6 @@ def _impossible(steps: int, reused: int, constraints: Constraints, counts: Itera
     counts = list(counts)
     possible = f"up to {max(counts)} of {steps} steps" if counts else "none"
     return (
-        f"budget: {reused} of {steps} steps cannot be reused with {limits}; possible: {possible}. "
-        "Lower the budget, raise max_consecutive or protect fewer steps."
+        f"budget: {reused} of {steps} steps cannot be reused with {limits}; possible: {possible}. Lower "
+        "the budget, raise max_consecutive or protect fewer steps."
     )

@@ -1,4 +1,5 @@
-"""What calibration measured for a model and its sampling settings, as sums that merge exactly, and its JSON file."""
+"""What calibration measured for a model and its sampling settings, as sums that merge exactly, and its JSON
+file."""
 
 import dataclasses
 import json
@@ -22,8 +23,8 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """architecture: fingerprint of the names and shapes of the weights. weights: fingerprint of a sample of their
-    values and of the patches on them (LoRA). prediction: "flow" or "other", see noise_axis."""
+    """architecture: fingerprint of the names and shapes of the weights. weights: fingerprint of a sample of
+    their values and of the patches on them (LoRA). prediction: "flow" or "other", see noise_axis."""
 
     family: str
     architecture: str
@@ -33,7 +34,8 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Settings:
-    """The sampling settings of a calibration. latent_shape: (channels, [frames,] height, width) of one sample."""
+    """The sampling settings of a calibration. latent_shape: (channels, [frames,] height, width) of one
+    sample."""
 
     latent_shape: tuple[int, ...]
     sampler: str
@@ -53,8 +55,8 @@ class Profile:
     coordinates: (N, 3) displacement from the trajectory's end along u, w1, w2 (Eq. 5); explained: one number.
     output: (N, K) energy of the raw output, sum of squares by band.
     noise: (N, A, K) energy of the noise q of a cache of age 1..A (Eq. 6).
-    cross: (N, R, A, K) inner product of q at this step and age with q at the step its cache comes from, when that
-    one's cache was 1..A steps old then: what gamma is the least-squares ratio of (Eq. 7).
+    cross: (N, R, A, K) inner product of q at this step and age with q at the step its cache comes from, when
+    that one's cache was 1..A steps old then: what gamma is the least-squares ratio of (Eq. 7).
     full_seconds, reuse_seconds: (N,) time of the full and the reuse evaluations.
     """
 
@@ -114,8 +116,8 @@ class Profile:
         return _ratio(np.sqrt(self.noise[:, age - 1].sum(-1)), np.sqrt(self.output.sum(-1)))
 
     def gamma(self, age: int, source_age: int) -> Floats:
-        """(N,) least-squares factor that predicts q of this age from q measured when the cache was made (Eq. 7);
-        NaN where either could not be measured. gamma(1, 1) is the paper's noise correlation."""
+        """(N,) least-squares factor that predicts q of this age from q measured when the cache was made (Eq.
+        7); NaN where either could not be measured. gamma(1, 1) is the paper's noise correlation."""
         source = np.full(self.steps, np.nan)
         source[age:] = self.noise[:-age, source_age - 1].sum(-1)
         return _ratio(self.cross[:, age - 1, source_age - 1].sum(-1), source)
@@ -148,8 +150,8 @@ class Profile:
                 )
         if not np.allclose(self.schedule, other.schedule, rtol=1e-4, atol=1e-6):
             raise ValueError(
-                "profile: its sigmas differ from those of this calibration. Use the same scheduler, steps, shift "
-                "and denoise, or leave the profile input empty."
+                "profile: its sigmas differ from those of this calibration. Use the same scheduler, steps, "
+                "shift and denoise, or leave the profile input empty."
             )
         sums = {
             name: array + getattr(other, name)
@@ -181,7 +183,8 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Profile":
-        """Reads and validates a profile. name: what errors call it. Raises ValueError naming what is wrong."""
+        """Reads and validates a profile. name: what errors call it. Raises ValueError naming what is
+        wrong."""
         return _read(text, name)
 
     def _arrays(self) -> dict[str, Floats]:

@@ -1,4 +1,5 @@
-"""What a sampling run did: evaluations run and asked, the kind and time of each step, and anything unusual."""
+"""What a sampling run did: evaluations run and asked, the kind and time of each step, and anything
+unusual."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ StepKind = Literal["full", "reuse"]
 
 @dataclass
 class RunReport:
-    """Filled by the run, read after it. steps, planned_full: of the plan. An evaluation is one conditioning row at
-    one step; limited_gammas counts the corrections whose calibrated gamma was out of range."""
+    """Filled by the run, read after it. steps, planned_full: of the plan. An evaluation is one conditioning
+    row at one step; limited_gammas counts the corrections whose calibrated gamma was out of range."""
 
     steps: int
     planned_full: int

@@ -1,7 +1,8 @@
-"""One cached sampling run: decides for each evaluation whether it is full or reused, and keeps the lanes' caches.
+"""One cached sampling run: decides for each evaluation whether it is full or reused, and keeps the lanes'
+caches.
 
-Created when sampling starts and closed when it ends; the only object that changes. Follow `evaluate`: it is all that
-happens during sampling.
+Created when sampling starts and closed when it ends; the only object that changes. Follow `evaluate`: it is
+all that happens during sampling.
 """
 
 import time
@@ -24,8 +25,10 @@ class Call:
     """One call of the model by the host, about to happen.
 
     forward: makes the call; returns x0 estimates (rows, ...). May be called again for a shadow.
-    x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host names them.
-    refusal: why nothing may be cached in this call, or None. has_control: ControlNet outputs are added between blocks.
+    x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host
+    names them.
+    refusal: why nothing may be cached in this call, or None. has_control: ControlNet outputs are added
+    between blocks.
     """
 
     forward: Forward

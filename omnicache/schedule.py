@@ -21,9 +21,9 @@ TYPICAL_REUSE_COST = 0.02
 class Schedule:
     """What CurvatureScheduler hands on. profile is None only for the cost "even", which needs no measurement.
 
-    cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the reuse
-    times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict. "even":
-    reused steps spread evenly.
+    cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
+    reuse times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict.
+    "even": reused steps spread evenly.
     """
 
     budget: Budget
@@ -34,8 +34,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.profile is None and self.cost != "even":
             raise ValueError(
-                f"profile: none is connected or picked, and the cost {self.cost!r} is measured by one. Connect a "
-                "TrajectoryCalibrator, pick a saved profile, or set cost to 'even'."
+                f"profile: none is connected or picked, and the cost {self.cost!r} is measured by one. "
+                "Connect a TrajectoryCalibrator, pick a saved profile, or set cost to 'even'."
             )
 
     def reuse_cost(self) -> float:
@@ -44,7 +44,8 @@ class Schedule:
         return measured if math.isfinite(measured) else TYPICAL_REUSE_COST
 
     def plan_for(self, sigmas: np.ndarray) -> Plan:
-        """Solves the plan for a sampler's sigmas, one more than it has steps. Raises ValueError if none exists."""
+        """Solves the plan for a sampler's sigmas, one more than it has steps. Raises ValueError if none
+        exists."""
         steps = len(sigmas) - 1
         reused = self.budget.reused_steps(steps, self.reuse_cost())
         return solve(
@@ -71,7 +72,8 @@ def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
             correlation = outlook.correlation(step, cached_step, source_step)
             if math.isfinite(correlation):
                 noise *= math.sqrt(max(1.0 - correlation**2, 0.0))
-        # Where calibration could not measure (the first steps have no older cache), reuse is a leap in the dark.
+        # Where calibration could not measure (the first steps have no older cache), reuse is a leap in the
+        # dark.
         return noise * float(lengths[step]) if math.isfinite(noise) else 1e6
 
     return cost
@@ -93,14 +95,15 @@ def _even(steps: int, reused: int, constraints: Constraints) -> StepCost:
 
 
 def parse_overrides(text: str) -> tuple[frozenset[int], frozenset[int]]:
-    """Steps forced full and steps forced to reuse, from text such as "5 full, 10-12 reuse". Raises ValueError."""
+    """Steps forced full and steps forced to reuse, from text such as "5 full, 10-12 reuse". Raises
+    ValueError."""
     forced: dict[str, set[int]] = {"full": set(), "reuse": set()}
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s+(full|reuse)", part)
         if match is None:
             raise ValueError(
-                f"overrides: {part!r} is not understood. Write steps counted from 0 and what they are forced to be, "
-                "such as '5 full, 10-12 reuse'."
+                f"overrides: {part!r} is not understood. Write steps counted from 0 and what they are "
+                "forced to be, such as '5 full, 10-12 reuse'."
             )
         first, last = int(match[1]), int(match[2] or match[1])
         forced[match[3]].update(range(first, last + 1))

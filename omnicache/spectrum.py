@@ -1,26 +1,29 @@
-"""Radial frequency bands of a latent grid: the filters of the correction and the band energies of calibration.
+"""Radial frequency bands of a latent grid: the filters of the correction and the band energies of
+calibration.
 
-Frequencies are in cycles per latent pixel, 0 to 0.5 along an axis. They are taken over the last two dimensions
-(height, width), so a video is filtered frame by frame.
+Frequencies are in cycles per latent pixel, 0 to 0.5 along an axis. They are taken over the last two
+dimensions (height, width), so a video is filtered frame by frame.
 """
 
 import torch
 from torch import Tensor
 
-# Upper edges of the bands a profile stores, in cycles per latent pixel; the last holds the corners of the grid.
+# Upper edges of the bands a profile stores, in cycles per latent pixel; the last holds the corners of the
+# grid.
 BAND_EDGES = (0.05, 0.1, 0.2, 0.35, 1.0)
 
 
 def radial_frequency(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """(height, width // 2 + 1) distance from zero frequency, laid out as torch.fft.rfft2 lays out its result."""
+    """(height, width // 2 + 1) distance from zero frequency, laid out as torch.fft.rfft2 lays out its
+    result."""
     vertical = torch.fft.fftfreq(height, device=device)[:, None]
     horizontal = torch.fft.rfftfreq(width, device=device)[None, :]
     return torch.sqrt(vertical**2 + horizontal**2)
 
 
 def low_pass_response(height: int, width: int, cutoff: float, device: torch.device | None = None) -> Tensor:
-    """Second-order Butterworth low-pass, 1 at zero frequency and one half at the cutoff; the matching high-pass is
-    1 minus it. An ideal cut would ring on a latent grid.
+    """Second-order Butterworth low-pass, 1 at zero frequency and one half at the cutoff; the matching
+    high-pass is 1 minus it. An ideal cut would ring on a latent grid.
 
     cutoff: cycles per latent pixel, above 0. Returns (height, width // 2 + 1).
     """
@@ -39,7 +42,8 @@ class BandProducts:
     def __init__(self, height: int, width: int) -> None:
         frequency = radial_frequency(height, width).flatten()
         self._bands = torch.bucketize(frequency, torch.tensor(BAND_EDGES[:-1]), right=True)
-        # rfft2 keeps one of each conjugate pair of columns, so those count twice (not the first, nor Nyquist).
+        # rfft2 keeps one of each conjugate pair of columns, so those count twice (not the first, nor
+        # Nyquist).
         weights = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
         weights[0] = 1.0
         if width % 2 == 0:

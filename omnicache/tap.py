@@ -1,8 +1,9 @@
 """Stands around the transformer blocks of one forward: lets them run, captures what they add, or replays it.
 
-The residual R is the sum over all blocks of (block output - block input), which telescopes to the hidden state
-behind the last block minus the one before the first. If every attention and MLP output of every block is reused
-after its gate, the paper's per-block caching (Eq. 2) is exactly h_in + R: one tensor instead of two or three a block.
+The residual R is the sum over all blocks of (block output - block input), which telescopes to the hidden
+state behind the last block minus the one before the first. If every attention and MLP output of every block
+is reused after its gate, the paper's per-block caching (Eq. 2) is exactly h_in + R: one tensor instead of two
+or three a block.
 """
 
 import sys
@@ -22,7 +23,8 @@ class BlockTap:
     """The block callbacks of one sampling run. Not shared between runs, and not between threads."""
 
     def __init__(self, places: Sequence[BlockPlace], chained: Mapping[tuple[str, int], Callback]):
-        """chained: callbacks other nodes had set on some blocks; they go on working whenever blocks are computed."""
+        """chained: callbacks other nodes had set on some blocks; they go on working whenever blocks are
+        computed."""
         self._places = tuple(places)
         self._capturing = False
         self._replayed: Tensor | None = None  # the residual to add, while a reuse forward runs
@@ -35,7 +37,8 @@ class BlockTap:
             self.callbacks[key] = _outside_compiled_graphs(self._callback(position, chained.get(key)))
 
     def is_in_place(self, replacements: Mapping[tuple[str, int], Callback]) -> bool:
-        """Whether every block still calls this tap: another node may have displaced a callback for one pass."""
+        """Whether every block still calls this tap: another node may have displaced a callback for one
+        pass."""
         return all(replacements.get(key) is callback for key, callback in self.callbacks.items())
 
     def capture(self, forward: Forward) -> tuple[Tensor, Tensor | None]:
@@ -108,8 +111,8 @@ def _with_image_tokens(stream: Tensor, image: Tensor, joined: str) -> Tensor:
 def _outside_compiled_graphs(callback: Callback) -> Callback:
     """Keeps torch.compile from tracing the callback while the block inside it is still compiled.
 
-    recursive=False matters: with the default, the compiled layers inside run eager without a word. Where nothing
-    has imported the compiler yet nothing is compiled, and importing it would cost seconds.
+    recursive=False matters: with the default, the compiled layers inside run eager without a word. Where
+    nothing has imported the compiler yet nothing is compiled, and importing it would cost seconds.
     """
     if "torch._dynamo" not in sys.modules:
         return callback

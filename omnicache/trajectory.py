@@ -1,7 +1,7 @@
 """Geometry of a sampling trajectory, from the inner products of its states.
 
-A trajectory of P states lives in at most P dimensions however many pixels a state has, so everything here works on
-the P x P Gram matrix in float64 and never on a steps x pixels array.
+A trajectory of P states lives in at most P dimensions however many pixels a state has, so everything here
+works on the P x P Gram matrix in float64 and never on a steps x pixels array.
 """
 
 from dataclasses import dataclass
@@ -49,11 +49,12 @@ class Geometry:
 
 
 def geometry(gram: Floats) -> Geometry:
-    """Projects a trajectory on the axis from its end to its start and the two principal directions off that axis.
+    """Projects a trajectory on the axis from its end to its start and the two principal directions off that
+    axis.
 
-    gram: (states, states) inner products. u is Eq. 4, w1 and w2 the principal components of what is left after
-    removing u. Their signs are arbitrary in principle; they are fixed so that each reaches furthest in the
-    positive direction, which makes trajectories of different samples comparable. Raises ValueError for a
+    gram: (states, states) inner products. u is Eq. 4, w1 and w2 the principal components of what is left
+    after removing u. Their signs are arbitrary in principle; they are fixed so that each reaches furthest in
+    the positive direction, which makes trajectories of different samples comparable. Raises ValueError for a
     trajectory whose start and end coincide.
     """
     length_squared = gram[0, 0] - 2 * gram[0, -1] + gram[-1, -1]
@@ -76,8 +77,8 @@ def geometry(gram: Floats) -> Geometry:
 def turning_angle(points: Floats) -> Floats:
     """Angle in radians between the segments that meet at each point; NaN at the two ends.
 
-    points: (states, dimensions). Dimensionless (curvature times arc length to first order): it does not explode
-    where steps get short, as curvature per length does, and it is what enters the paper's Eq. 8.
+    points: (states, dimensions). Dimensionless (curvature times arc length to first order): it does not
+    explode where steps get short, as curvature per length does, and it is what enters the paper's Eq. 8.
     """
     segments = np.diff(points, axis=0)
     before, after = segments[:-1], segments[1:]
@@ -91,8 +92,8 @@ def turning_angle(points: Floats) -> Floats:
 def menger_curvature(points: Floats) -> Floats:
     """One over the radius of the circle through each point and its neighbours, 1/length; NaN at the two ends.
 
-    Rises by orders of magnitude where steps shrink towards the end of sampling (Karras spacing): kept to compare
-    with the turning angle, which is the default everywhere.
+    Rises by orders of magnitude where steps shrink towards the end of sampling (Karras spacing): kept to
+    compare with the turning angle, which is the default everywhere.
     """
     before, after = np.diff(points, axis=0)[:-1], np.diff(points, axis=0)[1:]
     across = np.linalg.norm(before + after, axis=1)

@@ -1,7 +1,7 @@
 """Loads the pack under the name comfyui_omnicache, and the host before it where there is one.
 
-The pack's nodes/ folder must not shadow the host's nodes.py, so the host's folder comes first on the path and its
-modules are imported at once; the pack's root is never on the path.
+The pack's nodes/ folder must not shadow the host's nodes.py, so the host's folder comes first on the path and
+its modules are imported at once; the pack's root is never on the path.
 """
 
 import importlib.util
@@ -24,9 +24,10 @@ def _load_host() -> None:
     from comfy.cli_args import args
 
     args.cpu = args.cpu or not torch.cuda.is_available()
-    import utils.install_util  # noqa: F401  the host's nodes.py would hide this package behind comfy/utils.py
-    import nodes  # noqa: F401
     import server  # noqa: F401
+    import utils.install_util  # noqa: F401  the host's nodes.py would hide this package behind comfy/utils.py
+
+    import nodes  # noqa: F401
 
     sys.argv = arguments
 

@@ -1,4 +1,5 @@
-"""Starts a real ComfyUI with this pack, and talks to it as any client does: HTTP to queue, a websocket to wait.
+"""Starts a real ComfyUI with this pack, and talks to it as any client does: HTTP to queue, a websocket to
+wait.
 
 Used by the demo, the server and browser tests, and `make ui`. Needs nothing but aiohttp, which the host has.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from locations import ROOT, host_python, host_tree
 
 DEMO_NODES = ROOT / "demo" / "omnicache_demo"
@@ -88,10 +90,14 @@ class HostServer:
 
     def view(self, image: dict[str, str]) -> bytes:
         """The bytes of a picture named in an output of the history."""
-        with urllib.request.urlopen(f"{self.address}/view?{urllib.parse.urlencode(image)}", timeout=60) as answer:
+        with urllib.request.urlopen(
+            f"{self.address}/view?{urllib.parse.urlencode(image)}", timeout=60
+        ) as answer:
             return answer.read()
 
-    def run(self, prompt: dict[str, Any], on_event: Callable[[Event], None] | None = None, timeout: float = 600) -> dict:
+    def run(
+        self, prompt: dict[str, Any], on_event: Callable[[Event], None] | None = None, timeout: float = 600
+    ) -> dict:
         """Queues a prompt in API format, waits for it and returns its history. Raises PromptFailed."""
         return self.history(asyncio.run(asyncio.wait_for(self._run(prompt, on_event), timeout)))
 
@@ -101,7 +107,9 @@ class HostServer:
             aiohttp.ClientSession(self.address) as session,
             session.ws_connect(f"/ws?clientId={self.client_id}", max_msg_size=0) as socket_,
         ):
-            async with session.post("/prompt", json={"prompt": prompt, "client_id": self.client_id}) as answer:
+            async with session.post(
+                "/prompt", json={"prompt": prompt, "client_id": self.client_id}
+            ) as answer:
                 body = await answer.json()
                 if answer.status != 200:
                     raise PromptFailed(_refusal(body))
@@ -114,7 +122,11 @@ class HostServer:
                 data = event.get("data", {})
                 if event["type"] == "execution_error" and data["prompt_id"] == body["prompt_id"]:
                     raise PromptFailed(f"{data['node_type']}: {data['exception_message'].strip()}")
-                if event["type"] == "executing" and data["node"] is None and data["prompt_id"] == body["prompt_id"]:
+                if (
+                    event["type"] == "executing"
+                    and data["node"] is None
+                    and data["prompt_id"] == body["prompt_id"]
+                ):
                     return body["prompt_id"]
         raise PromptFailed(f"The host closed the connection.\n{self._log_tail()}")
 
@@ -132,7 +144,8 @@ class HostServer:
 
     def _start(self) -> None:
         command = [
-            str(host_python()), str(host_tree() / "main.py"), "--port", str(self._port), "--listen", "127.0.0.1",
+            str(host_python()), str(host_tree() / "main.py"), "--port", str(self._port),
+            "--listen", "127.0.0.1",
             "--base-directory", str(self.base), "--database-url", f"sqlite:///{self.base}/host.db",
             "--extra-model-paths-config", str(self.base / "model_paths.yaml"),
             "--disable-auto-launch", "--disable-api-nodes",

@@ -20,7 +20,10 @@ def host_tree() -> Path:
         return EMBEDDED_TREE
     tree = Path(os.environ["COMFYUI_PATH"]).expanduser().resolve()
     if not (tree / "main.py").is_file() or not (tree / "comfy").is_dir():
-        sys.exit(f"COMFYUI_PATH is {tree}, which holds no ComfyUI (no main.py and comfy/ there). Correct or unset it.")
+        sys.exit(
+            f"COMFYUI_PATH is {tree}, which holds no ComfyUI (no main.py and comfy/ there). Correct or "
+            "unset it."
+        )
     return tree
 
 

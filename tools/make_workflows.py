@@ -1,6 +1,7 @@
-"""Writes example_workflows/ from one description of each graph: API format for scripts, UI format for the canvas.
+"""Writes example_workflows/ from one description of each graph: API format for scripts, UI format for the
+canvas.
 
-    make ui's Python tools/make_workflows.py     (needs the host running only to learn the order of the widgets)
+make ui's Python tools/make_workflows.py     (needs the host running only to learn the order of the widgets)
 """
 
 import json
@@ -50,7 +51,8 @@ def pictures(model: str, name: str, samples: list, prefix: str) -> Graph:
 def cached(model: str) -> Graph:
     return {
         "schedule": node(
-            "CurvatureScheduler", saved_profile=f"omnicache_demo_{model}.json", budget_kind="reuse ratio", budget=0.5,
+            "CurvatureScheduler", saved_profile=f"omnicache_demo_{model}.json", budget_kind="reuse ratio",
+            budget=0.5,
             cost="corrected error", max_consecutive=2, protect_first=2, protect_last=1, overrides="",
         ),
         "correction": node(
@@ -67,11 +69,13 @@ def calibrate(model: str) -> Graph:
     prompt = {"image": "strawberry on grey", "video": "frog sliding on purple"}[model]
     graph = source(model, prompt, 4)
     graph["calibrate"] = node(
-        "TrajectoryCalibrator", model=["load", 0], **conditioned(), seed=1000, steps=STEPS, **SAMPLING, samples=1,
+        "TrajectoryCalibrator", model=["load", 0], **conditioned(), seed=1000, steps=STEPS, **SAMPLING,
+        samples=1,
         save_as=f"my_{model}_profile",
     )  # fmt: skip
     graph["schedule"] = node(
-        "CurvatureScheduler", profile=["calibrate", 0], saved_profile="none", budget_kind="reuse ratio", budget=0.5,
+        "CurvatureScheduler", profile=["calibrate", 0], saved_profile="none", budget_kind="reuse ratio",
+        budget=0.5,
         cost="corrected error", max_consecutive=2, protect_first=2, protect_last=1, overrides="",
     )  # fmt: skip
     return graph | pictures(model, "", ["calibrate", 1], "omnicache/calibration")
@@ -93,7 +97,8 @@ def compare(model: str) -> Graph:
 
 
 def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
-    """The same graph in the format of the canvas: positions, numbered links, widget values in the host's order."""
+    """The same graph in the format of the canvas: positions, numbered links, widget values in the host's
+    order."""
     numbers = {name: number for number, name in enumerate(graph, start=1)}
     depth = {name: _depth(graph, name) for name in graph}
     tops: dict[int, int] = {}
@@ -101,7 +106,10 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
     nodes = []
     for name, part in graph.items():
         description = info[part["class_type"]]
-        specifications = {**description["input"].get("required", {}), **description["input"].get("optional", {})}
+        specifications = {
+            **description["input"].get("required", {}),
+            **description["input"].get("optional", {}),
+        }
         inputs, values = [], []
         for key, specification in specifications.items():
             value = part["inputs"].get(key)
@@ -112,7 +120,9 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
                 inputs.append({"name": key, "type": specification[0], "link": None})
                 if isinstance(value, list):
                     kind = info[graph[value[0]]["class_type"]]["output"][value[1]]
-                    links.append([len(links) + 1, numbers[value[0]], value[1], numbers[name], len(inputs) - 1, kind])
+                    links.append(
+                        [len(links) + 1, numbers[value[0]], value[1], numbers[name], len(inputs) - 1, kind]
+                    )
                     inputs[-1]["link"] = len(links)
                 continue
             values.append(value)

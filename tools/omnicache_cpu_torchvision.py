@@ -1,7 +1,9 @@
-"""Lets a CUDA build of torchvision import beside a torch without CUDA. Copied into the embedded host's environment.
+"""Lets a CUDA build of torchvision import beside a torch without CUDA. Copied into the embedded host's
+environment.
 
-torchvision registers shape functions for two operators that its library, which cannot load, would have defined. Their
-schemas are defined here right before torchvision is imported; nothing calls the operators themselves.
+torchvision registers shape functions for two operators that its library, which cannot load, would have
+defined. Their schemas are defined here right before torchvision is imported; nothing calls the operators
+themselves.
 """
 
 import sys

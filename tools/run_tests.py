@@ -25,7 +25,9 @@ def main() -> None:
         started = time.monotonic()
         if subprocess.run(command, cwd=ROOT).returncode:
             failed.append(name)
-        lines.append(f"{name:8} {'FAILED' if name in failed else 'passed'}  {time.monotonic() - started:5.0f} s")
+        lines.append(
+            f"{name:8} {'FAILED' if name in failed else 'passed'}  {time.monotonic() - started:5.0f} s"
+        )
     print("\n" + "\n".join(lines))
     sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
 

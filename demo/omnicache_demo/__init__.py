@@ -4,7 +4,8 @@ __all__ = ["comfy_entrypoint"]
 
 
 async def comfy_entrypoint():
-    """Called once by the host. The nodes import the host's modules, so they are loaded here and not before."""
+    """Called once by the host. The nodes import the host's modules, so they are loaded here and not
+    before."""
     from .nodes import DemoExtension
 
     return DemoExtension()

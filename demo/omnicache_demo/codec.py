@@ -20,8 +20,8 @@ class Codec:
 
     @classmethod
     def fit(cls, pictures: Tensor) -> "Codec":
-        """pictures: (count, height, width, 3) in -1..1. The channels get the square root of their natural spread:
-        enough that details are learnt, not so much that they drown what matters."""
+        """pictures: (count, height, width, 3) in -1..1. The channels get the square root of their natural
+        spread: enough that details are learnt, not so much that they drown what matters."""
         cells = _cells(pictures).reshape(-1, 3 * PIXELS**2).double()
         mean = cells.mean(0)
         values, vectors = torch.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))

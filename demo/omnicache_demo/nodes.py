@@ -22,15 +22,15 @@ class OmniCacheDemoText(io.ComfyNode):
             node_id="OmniCacheDemoText",
             display_name="OmniCache Demo Text",
             category=CATEGORY,
-            description="Prompt for the demo models. The image model knows an object and a colour, the video model an "
-            f"object, a motion and a colour: {examples}.",
+            description="Prompt for the demo models. The image model knows an object and a colour, the "
+            f"video model an object, a motion and a colour: {examples}.",
             inputs=[
                 io.Combo.Input("model", options=MODELS, tooltip="Which demo model the prompt is for."),
                 io.String.Input(
                     "prompt",
                     default="fox on blue",
-                    tooltip="'fox on blue' for the image model, 'fox spinning on blue' for the video model. Empty: the "
-                    "negative prompt.",
+                    tooltip="'fox on blue' for the image model, 'fox spinning on blue' for the video "
+                    "model. Empty: the negative prompt.",
                 ),
             ],
             outputs=[io.Conditioning.Output("conditioning", tooltip="Goes to a sampler.")],
@@ -77,11 +77,13 @@ class OmniCacheDemoDecode(io.ComfyNode):
                     "layout",
                     options=["separate", "sheet"],
                     default="separate",
-                    tooltip="Separate: each picture, or each frame in order, by itself. Sheet: one picture of all, a "
-                    "video as one row of frames.",
+                    tooltip="Separate: each picture, or each frame in order, by itself. Sheet: one picture "
+                    "of all, a video as one row of frames.",
                 ),
             ],
-            outputs=[io.Image.Output("image", tooltip="64 x 64 pictures, 48 x 48 frames, or a sheet of them.")],
+            outputs=[
+                io.Image.Output("image", tooltip="64 x 64 pictures, 48 x 48 frames, or a sheet of them.")
+            ],
         )
 
     @classmethod

@@ -5,7 +5,6 @@ import json
 import logging
 
 import folder_paths
-import nodes
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,8 @@ from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
 from conftest_paths import ROOT
+
+import nodes
 from tiny_models import MODELS, SHAPES, conditioning, sample
 
 IDS = ["TrajectoryCalibrator", "CurvatureScheduler", "NoiseCorrector", "OmniCacheModelPatch"]
@@ -32,7 +33,8 @@ def own_folder(tmp_path):
 def calibrate(model, family, steps=10, samples=1, save_as="", profile=None, sampler="euler", batch=1):
     with torch.inference_mode():
         return TrajectoryCalibrator.execute(
-            model, conditioning(1), conditioning(2), {"samples": torch.zeros(batch, *SHAPES[family])}, 1, steps, 3.0,
+            model, conditioning(1), conditioning(2), {"samples": torch.zeros(batch, *SHAPES[family])}, 1,
+            steps, 3.0,
             sampler, "simple", 1.0, samples, save_as, profile,
         )  # fmt: skip
 
@@ -56,7 +58,8 @@ def test_every_input_and_output_has_a_tooltip(node_id):
 
 
 def test_the_inputs_keep_their_order():
-    """Workflows store widget values by position: new inputs go last, and this list only ever grows at its end."""
+    """Workflows store widget values by position: new inputs go last, and this list only ever grows at its
+    end."""
     asyncio.run(nodes.load_custom_node(str(ROOT)))
     snapshot = json.loads((ROOT / "tests" / "host" / "inputs.json").read_text())
     for node_id, expected in snapshot.items():
@@ -114,14 +117,18 @@ def test_a_missing_profile_is_named_with_the_remedy():
 
 def test_a_profile_of_another_model_is_refused():
     profile = calibrate(MODELS["flux"](), "flux").args[0]
-    schedule = CurvatureScheduler.execute("none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile).args[0]
+    schedule = CurvatureScheduler.execute(
+        "none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile
+    ).args[0]
     with pytest.raises(ValueError, match="calibrated on another model .*flux"):
         OmniCacheModelPatch.execute(MODELS["sd3"](), schedule)
 
 
 def test_other_weights_of_the_same_architecture_are_only_remarked_on(caplog):
     profile = calibrate(MODELS["sd3"](), "sd3").args[0]
-    schedule = CurvatureScheduler.execute("none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile).args[0]
+    schedule = CurvatureScheduler.execute(
+        "none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile
+    ).args[0]
     other = MODELS["sd3"]()
     with torch.no_grad():
         other.model.diffusion_model.final_layer.linear.bias.add_(1.0)

@@ -13,6 +13,7 @@ from comfyui_omnicache.omnicache.lane import Rows
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
+
 from tiny_models import MODELS, blocks_of, sample
 
 FAMILIES = list(MODELS)
@@ -58,7 +59,8 @@ def test_no_block_runs_at_a_reused_step(family):
 
 
 class ReplayEachStep(CacheRun):
-    """Answers each full evaluation by replaying the residual it has just captured, at the same x and sigma."""
+    """Answers each full evaluation by replaying the residual it has just captured, at the same x and
+    sigma."""
 
     largest = 0.0
 
@@ -99,10 +101,14 @@ def test_rows_evaluated_together_or_apart_give_the_same(family):
     assert torch.allclose(sample(model, family, batch=2), together, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2m", "uni_pc", "res_multistep", "euler_ancestral"])
+@pytest.mark.parametrize(
+    "sampler", ["heun", "dpm_2", "dpmpp_2m", "uni_pc", "res_multistep", "euler_ancestral"]
+)
 def test_other_samplers_run_through_and_nothing_reused_changes_no_bit(sampler):
     model = MODELS["sd3"]()
-    assert torch.equal(sample(with_reuse(model, 0.0), "sd3", sampler=sampler), sample(model, "sd3", sampler=sampler))
+    assert torch.equal(
+        sample(with_reuse(model, 0.0), "sd3", sampler=sampler), sample(model, "sd3", sampler=sampler)
+    )
     assert torch.isfinite(sample(with_reuse(model, 0.4), "sd3", sampler=sampler)).all()
 
 

@@ -37,8 +37,10 @@ def tiny_sd3() -> comfy.model_patcher.ModelPatcher:
 def tiny_wan() -> comfy.model_patcher.ModelPatcher:
     config = comfy.supported_models.WAN21_T2V(
         {
-            "image_model": "wan2.1", "model_type": "t2v", "dim": 128, "ffn_dim": 256, "freq_dim": 256, "in_dim": 16,
-            "out_dim": 16, "num_heads": 1, "num_layers": 3, "patch_size": (1, 2, 2), "text_dim": 64, "qk_norm": True,
+            "image_model": "wan2.1", "model_type": "t2v", "dim": 128, "ffn_dim": 256, "freq_dim": 256,
+            "in_dim": 16,
+            "out_dim": 16, "num_heads": 1, "num_layers": 3, "patch_size": (1, 2, 2), "text_dim": 64,
+            "qk_norm": True,
             "cross_attn_norm": True, "eps": 1e-6,
         }
     )  # fmt: skip
@@ -48,9 +50,11 @@ def tiny_wan() -> comfy.model_patcher.ModelPatcher:
 def tiny_flux() -> comfy.model_patcher.ModelPatcher:
     config = comfy.supported_models.Flux(
         {
-            "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 32, "context_in_dim": 64,
+            "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 32,
+            "context_in_dim": 64,
             "hidden_size": 128, "mlp_ratio": 2.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
-            "axes_dim": [16, 24, 24], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True,
+            "axes_dim": [16, 24, 24], "theta": 10000, "patch_size": 2, "qkv_bias": True,
+            "guidance_embed": True,
         }
     )  # fmt: skip
     return _patcher(lambda made: comfy.model_base.Flux(made, device=CPU), config)
@@ -63,7 +67,9 @@ SHAPES = {"sd3": (16, 8, 8), "wan": (16, 3, 6, 6), "flux": (16, 8, 8)}
 def blocks_of(model) -> list[torch.nn.Module]:
     """Every transformer block, in the order of the forward."""
     net = model.model.diffusion_model
-    names = [name for name in ("joint_blocks", "blocks", "double_blocks", "single_blocks") if hasattr(net, name)]
+    names = [
+        name for name in ("joint_blocks", "blocks", "double_blocks", "single_blocks") if hasattr(net, name)
+    ]
     return [block for name in names for block in getattr(net, name)]
 
 
@@ -74,7 +80,8 @@ def conditioning(seed: int) -> list:
 
 
 def sample(
-    model, family: str, steps: int = 12, cfg: float = 3.0, sampler: str = "euler", batch: int = 1, seed: int = 1,
+    model, family: str, steps: int = 12, cfg: float = 3.0, sampler: str = "euler", batch: int = 1,
+    seed: int = 1,
     callback: Callable | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """The latents of a sampling run through the host's guider and sampler."""

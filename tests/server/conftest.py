@@ -1,6 +1,7 @@
 """One real server for all server tests."""
 
 import pytest
+
 from host_server import HostServer
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+
 from host_server import PromptFailed
 from locations import ROOT
 
@@ -23,7 +24,14 @@ def workflow(name: str, steps: int = 12, batch: int = 1) -> dict:
 
 
 def test_there_is_a_ui_and_an_api_file_of_each_example():
-    assert NAMES == ["image_calibrate", "image_compare", "image_generate", "video_calibrate", "video_compare", "video_generate"]
+    assert NAMES == [
+        "image_calibrate",
+        "image_compare",
+        "image_generate",
+        "video_calibrate",
+        "video_compare",
+        "video_generate",
+    ]
     for name in NAMES:
         canvas = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())
         kinds = sorted(node["type"] for node in canvas["nodes"])
@@ -57,7 +65,9 @@ def test_the_history_holds_the_plot(server):
 
 def test_a_calibrated_profile_is_offered_and_used(server):
     server.run(workflow("image_calibrate"))
-    menu = server.get("/object_info/CurvatureScheduler")["CurvatureScheduler"]["input"]["required"]["saved_profile"]
+    menu = server.get("/object_info/CurvatureScheduler")["CurvatureScheduler"]["input"]["required"][
+        "saved_profile"
+    ]
     assert "my_image_profile.json" in menu[1].get("options", menu[0])
     graph = workflow("image_generate")
     graph["schedule"]["inputs"]["saved_profile"] = "my_image_profile.json"
@@ -72,7 +82,10 @@ def test_a_calibrated_profile_is_offered_and_used(server):
         (lambda g: g["schedule"]["inputs"].update(budget=1.5), "budget: 1.5 is out of range"),
         (lambda g: g["schedule"]["inputs"].update(saved_profile="none"), "profile: none is connected"),
         (lambda g: g["schedule"]["inputs"].update(saved_profile="gone.json"), "gone.json"),
-        (lambda g: g["schedule"]["inputs"].update(saved_profile="omnicache_demo_video.json"), "another model"),
+        (
+            lambda g: g["schedule"]["inputs"].update(saved_profile="omnicache_demo_video.json"),
+            "another model",
+        ),
         (lambda g: g["schedule"]["inputs"].update(overrides="all"), "overrides: 'all' is not understood"),
     ],
 )

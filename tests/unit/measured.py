@@ -13,8 +13,9 @@ def in_first_band(values: np.ndarray) -> np.ndarray:
 
 
 def linear_profile(steps: int = STEPS) -> Profile:
-    """Noise in proportion to the cache's age, always along one direction: |q| is 0.1 per step of age while |output|
-    is 1. Gamma from a source of age b to a reuse of age a is then exactly a / b. Sigmas fall evenly from 1 to 0."""
+    """Noise in proportion to the cache's age, always along one direction: |q| is 0.1 per step of age while
+    |output| is 1. Gamma from a source of age b to a reuse of age a is then exactly a / b. Sigmas fall evenly
+    from 1 to 0."""
     step, age = np.arange(steps)[:, None], np.arange(1, AGES + 1)[None, :]
     noise = np.where(step >= age, (0.1 * age) ** 2, 0.0)
     cross = np.zeros((steps, AGES - 1, AGES))

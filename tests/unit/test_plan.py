@@ -70,7 +70,8 @@ def test_nothing_reused_is_a_plan_for_any_number_of_steps():
 
 
 @pytest.mark.parametrize(
-    ("steps", "reused", "words"), [(4, 2, "at least 8"), (10, 9, "possible: up to 5 of 10"), (50, 40, "max_consecutive 2")]
+    ("steps", "reused", "words"),
+    [(4, 2, "at least 8"), (10, 9, "possible: up to 5 of 10"), (50, 40, "max_consecutive 2")],
 )
 def test_a_budget_that_cannot_be_met_is_refused_with_what_is_possible(steps, reused, words):
     with pytest.raises(ValueError, match=words):

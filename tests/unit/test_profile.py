@@ -35,7 +35,10 @@ def test_json_and_back_gives_the_same_profile():
 
 
 def test_merging_adds_and_does_not_depend_on_the_order():
-    one, two = linear_profile(), dataclasses.replace(linear_profile(), trajectories=3, turning=np.full(10, 0.9))
+    one, two = (
+        linear_profile(),
+        dataclasses.replace(linear_profile(), trajectories=3, turning=np.full(10, 0.9)),
+    )
     assert one.merged_with(two).to_json() == two.merged_with(one).to_json()
     assert one.merged_with(two).trajectories == 5
     assert np.allclose(one.merged_with(two).turning_mean()[1:], (0.4 + 0.9) / 5)
@@ -44,7 +47,12 @@ def test_merging_adds_and_does_not_depend_on_the_order():
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (dataclasses.replace(linear_profile(), settings=dataclasses.replace(linear_profile().settings, cfg=7.0)), "settings"),
+        (
+            dataclasses.replace(
+                linear_profile(), settings=dataclasses.replace(linear_profile().settings, cfg=7.0)
+            ),
+            "settings",
+        ),
         (dataclasses.replace(linear_profile(), sigmas=linear_profile().sigmas * 0.9), "sigmas"),
         (linear_profile(steps=12), "steps"),
     ],

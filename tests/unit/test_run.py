@@ -1,4 +1,5 @@
-"""A model of two blocks whose arithmetic a reader can follow: each adds its weight times the time, head adds x."""
+"""A model of two blocks whose arithmetic a reader can follow: each adds its weight times the time, head adds
+x."""
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ class Model:
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         hidden = x.flatten(2).transpose(1, 2)  # (rows, tokens, channels)
         for place in PLACES:
+
             def block(args):
                 self.blocks_run += 1
                 return {"img": args["img"] + sigma}
@@ -138,15 +140,22 @@ def test_closing_frees_the_lanes():
 
 @pytest.mark.parametrize(("joined", "expected"), [("no", 10.0), ("text-image", 10.0), ("image-text", 10.0)])
 def test_image_tokens_are_found_in_a_joined_stream(joined, expected):
-    """The last block's stream may hold text tokens before or after the image's; only the image's are replayed."""
+    """The last block's stream may hold text tokens before or after the image's; only the image's are
+    replayed."""
     tap = BlockTap((BlockPlace("double_block", 0, "no"), BlockPlace("single_block", 0, joined)), {})
     image, text = torch.ones(1, 3, 2), torch.zeros(1, 2, 2)
 
     def stream(tokens):
-        return {"no": tokens, "text-image": torch.cat((text, tokens), 1), "image-text": torch.cat((tokens, text), 1)}[joined]
+        return {
+            "no": tokens,
+            "text-image": torch.cat((text, tokens), 1),
+            "image-text": torch.cat((tokens, text), 1),
+        }[joined]
 
     def forward():
-        out = tap.callbacks["double_block", 0]({"img": image}, {"original_block": lambda a: {"img": a["img"] + 4}})
+        out = tap.callbacks["double_block", 0](
+            {"img": image}, {"original_block": lambda a: {"img": a["img"] + 4}}
+        )
         return tap.callbacks["single_block", 0](
             {"img": stream(out["img"])}, {"original_block": lambda a: {"img": a["img"] + 5}}
         )["img"]

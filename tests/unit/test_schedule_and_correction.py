@@ -16,7 +16,9 @@ def corrector(mode: str, with_profile: bool, sigmas=SIGMAS, **options) -> Correc
 
 
 @pytest.mark.parametrize("with_profile", [True, False])
-@pytest.mark.parametrize(("step", "cached", "source", "gamma"), [(5, 4, 3, 1.0), (6, 4, 3, 2.0), (6, 5, 3, 0.5)])
+@pytest.mark.parametrize(
+    ("step", "cached", "source", "gamma"), [(5, 4, 3, 1.0), (6, 4, 3, 2.0), (6, 5, 3, 0.5)]
+)
 def test_age_aware_gamma_is_the_ratio_of_the_ages(with_profile, step, cached, source, gamma):
     assert corrector("age-aware", with_profile).gamma(step, cached, source).value == pytest.approx(gamma)
 
@@ -56,8 +58,12 @@ def test_correction_takes_gamma_times_the_noise_out_of_the_output():
 def test_the_filter_pair_is_low_before_the_switch_and_high_after():
     noise, sigma, zero = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 8, 8)
     pair = corrector("age-aware", False, filter="low-high")
-    assert torch.allclose(pair.apply(zero, noise, 1.0, sigma, step=2), noise, atol=1e-6)  # sigma 0.8: the mean passes
-    assert torch.allclose(pair.apply(zero, noise, 1.0, sigma, step=8), zero, atol=1e-6)  # sigma 0.2: it does not
+    assert torch.allclose(
+        pair.apply(zero, noise, 1.0, sigma, step=2), noise, atol=1e-6
+    )  # sigma 0.8: the mean passes
+    assert torch.allclose(
+        pair.apply(zero, noise, 1.0, sigma, step=8), zero, atol=1e-6
+    )  # sigma 0.2: it does not
 
 
 @pytest.mark.parametrize(("name", "value"), [("cutoff", 0.0), ("switch_point", 2.0), ("strength", -1.0)])
@@ -113,4 +119,8 @@ def test_overrides_are_read():
 
 
 def test_constraints_have_the_papers_defaults():
-    assert (Constraints().max_consecutive, Constraints().protect_first, Constraints().protect_last) == (2, 2, 1)
+    assert (Constraints().max_consecutive, Constraints().protect_first, Constraints().protect_last) == (
+        2,
+        2,
+        1,
+    )
