@@ -246,8 +246,8 @@ def main() -> None:
     text = table(rows)
     (OUT / "report.md").write_text(
         f"# Demo report\n\n{STEPS} euler steps; medians of {ROUNDS} interleaved rounds. PSNR and SSIM are to "
-        "the uncached pictures. fewer-steps is the control: the plain sampler with as many steps as the cached "
-        f"one computes.\n\n{text}"
+        "the uncached pictures. fewer-steps is the control: the plain sampler with as many steps as the "
+        f"cached one computes.\n\n{text}"
     )
     seconds = time.monotonic() - started
     print(f"\n{text}\nPictures, plots and report are in {OUT.relative_to(ROOT)}/ ({seconds:.0f} s).")
