@@ -1,0 +1,64 @@
+"""Starts a real ComfyUI, calibrates a small profile on it, and runs the browser tests against it.
+
+python tests/browser/run.py [--frontend FOLDER] [SCRIPT]
+
+SCRIPT: run this one in place of the tests, with the same host (screenshots.js).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from host_server import HostServer  # noqa: E402
+
+CALIBRATION = ROOT / "example_workflows" / "api" / "image_calibrate.json"
+PROFILE = "browser test"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Tests the plot in a real browser.")
+    parser.add_argument("--frontend", type=Path, help="folder of another front-end than the installed one")
+    parser.add_argument("script", nargs="?", type=Path, help="script to run in place of the tests")
+    options = parser.parse_args()
+    work = [str(options.script.resolve())] if options.script else ["--test", "--test-reporter=spec", *tests()]
+    with HostServer(frontend=options.frontend) as server:
+        server.run(small_calibration())
+        where = {
+            "OMNICACHE_SERVER": server.address,
+            "OMNICACHE_PROFILE": f"{PROFILE}.json",
+            "OMNICACHE_BROWSER": browser(),
+        }
+        return subprocess.run(["node", *work], cwd=ROOT, env={**os.environ, **where}).returncode
+
+
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    return found or sys.exit(f"None of {', '.join(BROWSERS)} is installed. On Debian: apt install chromium.")
+
+
+def tests() -> list[str]:
+    return sorted(str(file) for file in HERE.glob("*.test.js"))
+
+
+def small_calibration() -> dict:
+    """The example's calibration with one picture and few steps, so that each step has a cell of its own."""
+    prompt = json.loads(CALIBRATION.read_text(encoding="utf-8"))
+    for node in prompt.values():
+        if node["class_type"] == "OmniCacheDemoLatent":
+            node["inputs"]["batch_size"] = 1
+        if node["class_type"] == "TrajectoryCalibrator":
+            node["inputs"].update(steps=20, save_as=PROFILE)
+    return prompt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+/** Payloads as the nodes send them, for the tests. */
+
+/**
+ * @param {number} count steps
+ * @param {object} [changes] keys to replace
+ */
+export function schedulePayload(count, changes = {}) {
+  const steps = Array.from({ length: count }, (_, step) => step);
+  const reused = steps.map((step) => step > 1 && step < count - 1 && step % 2 === 0);
+  return {
+    ...profilePayload(count),
+    kind: "schedule",
+    reused,
+    full: reused.filter((value) => !value).length,
+    speedup: 1.87,
+    ...changes,
+  };
+}
+
+/**
+ * @param {number} count steps
+ * @param {object} [changes] keys to replace
+ */
+export function profilePayload(count, changes = {}) {
+  const steps = Array.from({ length: count }, (_, step) => step);
+  return {
+    kind: "profile",
+    title: `sd3 · euler · ${count} steps`,
+    sigmas: steps.map((step) => 1 - step / count),
+    timesteps: steps.map((step) => 1000 * (1 - step / count)),
+    curvature: steps.map((step) => (step === 0 ? null : 0.02 + 0.03 * Math.sin(step) ** 2)),
+    curvature_sd: steps.map(() => 0.002),
+    gamma: steps.map((step) => (step < 2 ? null : 1 + 0.2 * Math.cos(step))),
+    noise: steps.map((step) => (step === 0 ? null : 0.04)),
+    reused: null,
+    full: count,
+    asked: count,
+    speedup: null,
+    note: null,
+    ...changes,
+  };
+}
+
+/** Values that are not data. */
+export const JUNK = [
+  undefined,
+  null,
+  NaN,
+  Infinity,
+  -Infinity,
+  "7",
+  "<b>",
+  {},
+  [],
+  true,
+  1e308,
+  -1e308,
+  1e-320,
+];
