@@ -27,7 +27,7 @@ from host_server import Event, HostServer  # noqa: E402
 
 OUT = ROOT / "demo" / "out"
 STEPS, ROUNDS = 50, 3
-BATCH = {"image": 8, "video": 2}
+BATCH = {"image": 16, "video": 3}
 PROMPTS = {"image": ("fox on blue", "car on yellow", "panda on red", "burger on teal"),
            "video": ("penguin bouncing on orange", "rocket sliding on teal", "frog growing on purple",
                      "star spinning on blue")}  # fmt: skip

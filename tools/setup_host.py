@@ -141,6 +141,7 @@ def unpack_host() -> None:
 
 def try_host() -> None:
     with tempfile.TemporaryDirectory(prefix="omnicache-trial-") as base:
+        (Path(base) / "custom_nodes").mkdir()
         run(
             [host_python(), EMBEDDED_TREE / "main.py", "--cpu", "--quick-test-for-ci",
              "--base-directory", base,
