@@ -47,7 +47,19 @@ function addPlot(node) {
 
 /** A node that was cached may say null, which is no news; an empty list says that there is no plot. */
 function showOutput(node, output) {
-  if (output && WIDGET in output) plots.get(node)?.show(output[WIDGET]?.[0]);
+  const plot = plots.get(node);
+  if (!plot || !output || !(WIDGET in output)) return;
+  replaceStale(node, plot.element);
+  plot.show(output[WIDGET]?.[0]);
+}
+
+/**
+ * When undo rebuilds the graph, Nodes 2.0 as of 1.32 go on showing the element of the node that was there
+ * before under the same id; the node's own takes its place.
+ */
+function replaceStale(node, element) {
+  if (element.isConnected || node.graph !== app.canvas?.graph) return;
+  document.querySelector(`[data-node-id="${node.id}"] .omnicache-plot`)?.replaceWith(element);
 }
 
 /** The node of an output's key: ids joined by colons, a subgraph's being its own or that of its node. */

@@ -96,7 +96,7 @@ export function nearestStep(edges, position) {
  * @param {number} clientWidth
  */
 export function pointerOffset(clientX, box, clientWidth) {
-  return ((clientX - box.left) );
+  return ((clientX - box.left) * clientWidth) / box.width;
 }
 
 /**

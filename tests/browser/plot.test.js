@@ -166,16 +166,23 @@ for (const { renderer, vueNodes } of RENDERERS) {
 
     test("undoing an edit keeps the plot", async () => {
       const caption = await page.locator(".omnicache-plot .caption").textContent();
-      await page.evaluate(async () => {
-        const tracker = window.app.extensionManager.workflow.activeWorkflow.changeTracker;
-        tracker.checkState();
-        window.app.graph.getNodeById(1).title = "renamed";
-        tracker.checkState();
-        await tracker.undo();
-      });
-      await settle(page);
-      assert.notEqual(await page.evaluate(() => window.app.graph.getNodeById(1).title), "renamed");
+      await undoAnEdit(page);
       assert.equal(await page.locator(".omnicache-plot .caption").textContent(), caption);
+    });
+
+    test("undoing keeps also a plot that came before the answer to its prompt", async () => {
+      await page.route("**/prompt", async (route) => {
+        if (route.request().method() !== "POST") return route.continue();
+        const response = await route.fetch();
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        return route.fulfill({ response });
+      });
+      await setWidget(page, "budget", 0.4);
+      await runWorkflow(page);
+      await page.waitForTimeout(600);
+      await page.unroute("**/prompt");
+      await undoAnEdit(page);
+      assert.match(await page.locator(".omnicache-plot .caption").textContent(), /^12 of 20 computed/);
     });
 
     test("coming back to a workflow's tab restores its plot", async () => {
@@ -208,6 +215,28 @@ for (const { renderer, vueNodes } of RENDERERS) {
       assert.deepEqual(errors, []);
     });
   });
+}
+
+function setWidget(page, name, value) {
+  return page.evaluate(
+    ([widget, to]) => {
+      window.app.graph.getNodeById(1).widgets.find((candidate) => candidate.name === widget).value = to;
+    },
+    [name, value],
+  );
+}
+
+async function undoAnEdit(page) {
+  const title = await page.evaluate(async () => {
+    const tracker = window.app.extensionManager.workflow.activeWorkflow.changeTracker;
+    tracker.checkState();
+    window.app.graph.getNodeById(1).title = "renamed";
+    tracker.checkState();
+    await tracker.undo();
+    return window.app.graph.getNodeById(1).title;
+  });
+  assert.notEqual(title, "renamed");
+  await settle(page);
 }
 
 async function pointAtPlot(page) {
