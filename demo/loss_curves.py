@@ -16,7 +16,8 @@ def main() -> None:
     for model in ("image", "video"):
         lines = (ROOT / ".host" / "train" / f"{model}.jsonl").read_text().splitlines()
         entries = [json.loads(line) for line in lines]
-        axis.plot([entry["step"] for entry in entries], [entry["loss"] for entry in entries], label=model, lw=0.8)
+        steps, losses = zip(*((entry["step"], entry["loss"]) for entry in entries), strict=True)
+        axis.plot(steps, losses, label=model, lw=0.8)
     axis.set(xlabel="training step", ylabel="loss (20 steps each)", yscale="log")
     axis.legend()
     figure.tight_layout()

@@ -2,8 +2,7 @@
 API.
 
 Writes demo/out/: pictures side by side, the plot of curvature and gamma, report.json and report.md. Every
-figure is
-measured here, now: wall-clock of the sampler node, medians of interleaved rounds after a warm-up.
+figure is measured here, now: wall-clock of the sampler node, medians of interleaved rounds after a warm-up.
 """
 
 import copy

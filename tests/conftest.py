@@ -24,11 +24,9 @@ def _load_host() -> None:
     from comfy.cli_args import args
 
     args.cpu = args.cpu or not torch.cuda.is_available()
-    import server  # noqa: F401
-    import utils.install_util  # noqa: F401  the host's nodes.py would hide this package behind comfy/utils.py
-
-    import nodes  # noqa: F401
-
+    # In this order: comfy/utils.py hides the host's utils package from imports that come after nodes.py.
+    for name in ("utils.install_util", "server", "nodes"):
+        importlib.import_module(name)
     sys.argv = arguments
 
 

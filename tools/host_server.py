@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -155,6 +156,9 @@ class HostServer:
         if self._frontend is not None:
             command += ["--front-end-root", str(self._frontend)]
         atexit.register(self.stop)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            # The host has a session of its own, so it would outlive a parent that is told to end.
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         with open(self.log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=self.base, start_new_session=True

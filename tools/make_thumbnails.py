@@ -4,9 +4,10 @@ import io
 import json
 
 import numpy as np
+from PIL import Image
+
 from host_server import HostServer
 from locations import ROOT
-from PIL import Image
 
 WIDTH = 480
 STEPS = 30
@@ -21,9 +22,11 @@ def main() -> None:
                 if "steps" in node["inputs"]:
                     node["inputs"]["steps"] = STEPS
             outputs = server.run(workflow)["outputs"]
-            saved = [output["images"][0] for name, output in sorted(outputs.items()) if name.startswith("save")]
-            sheets = [np.asarray(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in saved]
-            sheet = Image.fromarray(np.concatenate(sheets))
+            names = sorted(name for name in outputs if name.startswith("save"))
+            saved = [server.view(outputs[name]["images"][0]) for name in names]
+            sheet = Image.fromarray(
+                np.concatenate([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in saved])
+            )
             height = round(sheet.height * WIDTH / sheet.width)
             sheet.resize((WIDTH, height), Image.NEAREST).save(folder / f"{path.stem}.jpg", quality=90)
             print(path.stem, flush=True)
