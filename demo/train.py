@@ -33,7 +33,7 @@ import comfy.ops  # noqa: E402
 import numpy as np  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper  # noqa: E402
 from comfy.ldm.wan.model import WanModel  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import data  # noqa: E402
@@ -191,7 +191,9 @@ def rate_at(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP, 0.02 + 0.98 * max(left, 0.0))
 
 
-def train(model: str, steps: int, seed: int, threads: int, seconds: float, out: Path) -> None:
+def train(
+    model: str, steps: int, seed: int, threads: int, seconds: float, initial: Path | None, out: Path
+) -> None:
     from tqdm import tqdm
 
     torch.set_flush_denormal(True)
@@ -199,7 +201,10 @@ def train(model: str, steps: int, seed: int, threads: int, seconds: float, out: 
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings, codec = SETTINGS[model], codec_for(seed)
-    net = build(model).to(device).train()
+    net = build(model)
+    if initial is not None:
+        net.load_state_dict(load_file(initial))
+    net = net.to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings["rate"], betas=(0.9, 0.99), weight_decay=0.01)
     ema = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     buffers = dict(net.named_buffers())
@@ -276,13 +281,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
+    parser.add_argument("--initial", type=Path, help="start from these weights instead of from nothing")
     parser.add_argument(
         "--out", type=Path, help="where the weights go (default: demo/models/diffusion_models)"
     )
     options = parser.parse_args(arguments)
     out = options.out or WEIGHTS / f"omnicache_demo_{options.model}.safetensors"
     steps = options.steps or SETTINGS[options.model]["steps"]
-    train(options.model, steps, options.seed, options.threads, options.seconds, out)
+    train(options.model, steps, options.seed, options.threads, options.seconds, options.initial, out)
 
 
 if __name__ == "__main__":
