@@ -19,10 +19,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from server import PromptServer
 
-from ..omnicache.families import family_of, places_of
+from ..omnicache.families import family_of, modules_of, places_of
 from ..omnicache.report import RunReport
 from ..omnicache.run import Call
 from ..omnicache.tap import BlockTap
+from .bridge import bridge
 
 log = logging.getLogger("omnicache")
 
@@ -50,10 +51,11 @@ def patched(
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    Raises ValueError if the model is of no family the pack knows.
+    Raises UnknownModel if the model is of no family the pack knows, ValueError if it is no transformer.
     """
-    family_of(model.model.diffusion_model)
+    family = family_of(model.model.diffusion_model)
     clone = model.clone()
+    bridge(clone, family)
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
     return clone
@@ -89,7 +91,11 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
         )
     replacements = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
     diffusion_model = model.model.diffusion_model
-    tap = BlockTap(places_of(diffusion_model, family_of(diffusion_model)), chained=dict(replacements))
+    family = family_of(diffusion_model)
+    side_counts = {
+        side.attribute: len(list(modules_of(diffusion_model, side.attribute))) for side in family.sides
+    }
+    tap = BlockTap(family, places_of(diffusion_model, family), side_counts, chained=dict(replacements))
     run = make_run(model, sigmas, tap)
     replacements.update(tap.callbacks)
     add = partial(
@@ -141,14 +147,29 @@ def _apply_model(
     window = tuple(window.index_list) if window is not None else None
     return run.evaluate(
         Call(
-            forward=lambda: executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs),
+            # HunyuanDiT takes its ControlNet outputs off the lists, and a shadow needs them again.
+            forward=lambda: executor(
+                x, t, c_concat, c_crossattn, _fresh(control), transformer_options, **kwargs
+            ),
             x=x,
             sigma=t,
             rows=tuple((uuid, window) for uuid in uuids),
             refusal=refusal,
-            has_control=control is not None,
+            writes_between=control is not None or "double_block" in transformer_options.get("patches", {}),
         )
     )
+
+
+def _fresh(control: dict[str, list] | None) -> dict[str, list] | None:
+    return {place: list(outputs) for place, outputs in control.items()} if control is not None else None
+
+
+def tell(text: str) -> None:
+    """Says something in the log and on the node that is executing."""
+    log.warning("OmniCache: %s", text)
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and server.client_id is not None:
+        server.send_progress_text(text, server.last_node_id, server.client_id)
 
 
 def _announce(report: RunReport) -> None:

@@ -4,11 +4,12 @@ import numpy as np
 from comfy_api.latest import io
 
 from ..omnicache.correction import Correction, Corrector
+from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Schedule
 from ..omnicache.tap import BlockTap
-from .host import log, patched
+from .host import patched, tell
 from .identity import check_fits
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
 
@@ -24,7 +25,11 @@ class OmniCacheModelPatch(io.ComfyNode):
             "the schedule chose. Put it last before the sampler, after LoRAs and model sampling nodes; use "
             "any sampler node.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to speed up: SD3, Wan or Flux in this version."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to speed up: any diffusion transformer "
+                    "that the host knows (a U-Net is refused).",
+                ),
                 ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler."),
                 CorrectionSocket.Input(
                     "correction", optional=True, tooltip="From Noise Corrector. Nothing connected: age-aware."
@@ -42,11 +47,16 @@ class OmniCacheModelPatch(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, schedule: Schedule, correction: Correction | None = None) -> io.NodeOutput:
+        try:
+            family_of(model.model.diffusion_model)
+        except UnknownModel as unknown:
+            tell(str(unknown))
+            return io.NodeOutput(model)
         correction = correction or Correction()
         if schedule.profile is not None:
             remark = check_fits(schedule.profile, model)
             if remark is not None:
-                log.warning("OmniCache: %s; the result may be less exact", remark)
+                tell(f"{remark}; the result may be less exact")
 
         def make_run(executing_model, sigmas: list[float], tap: BlockTap) -> CacheRun:
             switch = executing_model.get_model_object("model_sampling").percent_to_sigma(

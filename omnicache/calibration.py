@@ -137,7 +137,9 @@ class CalibrationRun:
             if any(source is None or source.signature != signature for source in sources):
                 continue
             started = time.perf_counter()
-            shadow = self.tap.replay(call.forward, Rows.join([s.residual for s in sources]), call.has_control)
+            shadow = self.tap.replay(
+                call.forward, Rows.join([s.residual for s in sources]), call.writes_between
+            )
             _wait_for(shadow)
             self._reuse_seconds[step] += (time.perf_counter() - started) / self._ages
             noise = spectra[age] = products.spectrum((denoised - shadow) / sigma)

@@ -27,8 +27,8 @@ class Call:
     forward: makes the call; returns x0 estimates (rows, ...). May be called again for a shadow.
     x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host
     names them.
-    refusal: why nothing may be cached in this call, or None. has_control: ControlNet outputs are added
-    between blocks.
+    refusal: why nothing may be cached in this call, or None. writes_between: something (ControlNet) adds
+    in place to what blocks return.
     """
 
     forward: Forward
@@ -36,7 +36,7 @@ class Call:
     sigma: Tensor
     rows: tuple[Hashable, ...]
     refusal: str | None = None
-    has_control: bool = False
+    writes_between: bool = False
 
     def sigma_column(self) -> Tensor:
         """sigma shaped (rows, 1, ...) to multiply x."""
@@ -128,7 +128,9 @@ class CacheRun:
             return None
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
-        shadow = self.tap.replay(call.forward, Rows.join([lane.residual for lane in lanes]), call.has_control)
+        shadow = self.tap.replay(
+            call.forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
+        )
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
         return noise.nan_to_num_(0.0, 0.0, 0.0)
@@ -145,7 +147,7 @@ class CacheRun:
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
         denoised = self.tap.replay(
-            call.forward, Rows.join([lane.residual for lane in lanes]), call.has_control
+            call.forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
         )
         if not self._needs_noise:
             return denoised

@@ -13,28 +13,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .families import BlockPlace
+from .families import BlockPlace, Family, SideList
 
-Callback = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+Callback = Callable[[dict[str, Any], dict[str, Any]], Any]
 Forward = Callable[[], Tensor]
 
 
 class BlockTap:
     """The block callbacks of one sampling run. Not shared between runs, and not between threads."""
 
-    def __init__(self, places: Sequence[BlockPlace], chained: Mapping[tuple[str, int], Callback]):
-        """chained: callbacks other nodes had set on some blocks; they go on working whenever blocks are
-        computed."""
-        self._places = tuple(places)
+    def __init__(
+        self,
+        family: Family,
+        places: Sequence[BlockPlace],
+        side_counts: Mapping[str, int],
+        chained: Mapping[tuple[str, int], Callback],
+    ) -> None:
+        """side_counts: how many modules each side list of the family has. chained: callbacks other nodes had
+        set on some blocks; they go on working whenever blocks are computed."""
+        self._family = family
         self._capturing = False
         self._replayed: Tensor | None = None  # the residual to add, while a reuse forward runs
+        self._is_past_blocks = False
         self._keep_entry = False
         self._entry: Tensor | None = None  # hidden state before the first block
         self._residual: Tensor | None = None
-        self.callbacks: dict[tuple[str, int], Callback] = {}
-        for position, place in enumerate(self._places):
-            key = (place.kind, place.index)
-            self.callbacks[key] = _outside_compiled_graphs(self._callback(position, chained.get(key)))
+        self.callbacks: dict[tuple[str, int], Callable] = {}
+        for position, place in enumerate(places):
+            callback = self._block_callback(places, position, chained.get(place.key))
+            self.callbacks[place.key] = _outside_compiled_graphs(callback)
+        for side in family.sides:
+            callback = _outside_compiled_graphs(self._side_callback(side))
+            self.callbacks.update({(side.attribute, i): callback for i in range(side_counts[side.attribute])})
 
     def is_in_place(self, replacements: Mapping[tuple[str, int], Callback]) -> bool:
         """Whether every block still calls this tap: another node may have displaced a callback for one
@@ -46,49 +56,69 @@ class BlockTap:
         were not reached."""
         self._capturing = True
         try:
-            return forward(), self._residual
+            out, residual = forward(), self._residual
+            return out, residual if residual is None else residual.movedim(self._family.row_axis, 0)
         finally:
             self._capturing, self._entry, self._residual = False, None, None
 
-    def replay(self, forward: Forward, residual: Tensor, blocks_are_followed_by_writes: bool) -> Tensor:
+    def replay(self, forward: Forward, residual: Tensor, writes_between: bool) -> Tensor:
         """Runs a forward in which the blocks are replaced by the residual.
 
-        blocks_are_followed_by_writes: the host adds ControlNet outputs in place into what a block returns. R
-        holds these already, so they must land in a copy that is thrown away.
+        writes_between: something in this call adds in place into what a block returns (ControlNet). R holds
+        such additions already, so they must land in a copy that is thrown away.
         """
-        self._replayed, self._keep_entry = residual, blocks_are_followed_by_writes
+        self._replayed = residual.movedim(0, self._family.row_axis)
+        self._keep_entry = writes_between or self._family.writes_between
+        self._is_past_blocks = False
         try:
             return forward()
         finally:
             self._replayed, self._entry = None, None
 
-    def _callback(self, position: int, chained: Callback | None) -> Callback:
-        place = self._places[position]
-        is_first, is_last = position == 0, position == len(self._places) - 1
+    def _block_callback(
+        self, places: Sequence[BlockPlace], position: int, chained: Callback | None
+    ) -> Callback:
+        blocks = places[position].blocks
+        name = "x" if blocks.is_bare else "img"
+        is_first, is_last = position == 0, position == len(places) - 1
 
-        def at_block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        def at_block(args: dict[str, Any], extra: dict[str, Any]) -> Any:
             if self._replayed is not None:
-                return self._skip(args, place, is_first, is_last)
+                out = self._skip(args, name, blocks.joined, is_first, is_last)
+                return out[name] if blocks.is_bare else out
             if self._capturing and is_first:
                 # Some families write into this tensor in their first block (Flux), so keep a copy.
-                self._entry = args["img"].clone()
+                self._entry = args[name].clone()
             out = chained(args, extra) if chained is not None else extra["original_block"](args)
             if self._capturing and is_last and self._entry is not None:
-                image = _image_tokens(out["img"], self._entry.shape[1], place.joined)
+                stream = out if blocks.is_bare else out[name]
+                image = _image_tokens(stream, self._entry.shape[1], blocks.joined)
                 self._residual = torch.sub(image, self._entry, out=self._entry)
             return out
 
         return at_block
 
-    def _skip(self, args: dict[str, Any], place: BlockPlace, is_first: bool, is_last: bool) -> dict[str, Any]:
+    def _skip(
+        self, args: dict[str, Any], name: str, joined: str, is_first: bool, is_last: bool
+    ) -> dict[str, Any]:
         if is_first:
-            self._entry = args["img"]
-            if self._keep_entry:
-                return {**args, "img": args["img"].clone()}
+            self._entry = args[name]
+            if self._keep_entry and not is_last:
+                return {**args, name: args[name].clone()}
         if not is_last:
             return args
+        self._is_past_blocks = True
         image = self._entry + self._replayed
-        return {**args, "img": _with_image_tokens(args["img"], image, place.joined)}
+        return {**args, name: _with_image_tokens(args[name], image, joined)}
+
+    def _side_callback(self, side: SideList) -> Callable[[Tensor, Callable[[], Any]], Any]:
+        def at_side(first: Tensor, original: Callable[[], Any]) -> Any:
+            # What comes after the last block is not part of the residual, so it is still computed.
+            if self._replayed is None or self._is_past_blocks:
+                return original()
+            return first if side.answer == "input" else (first.new_zeros(()), first)
+
+        return at_side
 
 
 def _image_tokens(stream: Tensor, count: int, joined: str) -> Tensor:

@@ -1,17 +1,22 @@
 """A model of two blocks whose arithmetic a reader can follow: each adds its weight times the time, head adds
 x."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from comfyui_omnicache.omnicache.correction import Correction, Corrector
-from comfyui_omnicache.omnicache.families import BlockPlace
+from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
 from comfyui_omnicache.omnicache.lane import Rows
 from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.run import CacheRun, Call
 from comfyui_omnicache.omnicache.tap import BlockTap
 
-PLACES = (BlockPlace("double_block", 0, "no"), BlockPlace("double_block", 1, "no"))
+FAMILY = Family("plain", "Plain", (BlockList("blocks"),))
+PLACES = places_of(
+    SimpleNamespace(blocks=torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())), FAMILY
+)
 SIGMAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 
 
@@ -29,13 +34,13 @@ class Model:
                 self.blocks_run += 1
                 return {"img": args["img"] + sigma}
 
-            callback = self.tap.callbacks[place.kind, place.index]
+            callback = self.tap.callbacks[place.key]
             hidden = callback({"img": hidden}, {"original_block": block})["img"]
         return x - sigma * hidden.transpose(1, 2).reshape(x.shape)
 
 
 def run_of(mask: str, **correction):
-    tap = BlockTap(PLACES, {})
+    tap = BlockTap(FAMILY, PLACES, {}, {})
     plan = Plan(tuple(step == "r" for step in mask))
     corrector = Corrector(Correction(**correction), SIGMAS, None, switch_sigma=0.5)
     return CacheRun(plan, corrector, tap), Model(tap)
@@ -142,7 +147,10 @@ def test_closing_frees_the_lanes():
 def test_image_tokens_are_found_in_a_joined_stream(joined, expected):
     """The last block's stream may hold text tokens before or after the image's; only the image's are
     replayed."""
-    tap = BlockTap((BlockPlace("double_block", 0, "no"), BlockPlace("single_block", 0, joined)), {})
+    lists = (BlockList("first"), BlockList("second", "single_block", joined))
+    family = Family("joined", "Joined", lists)
+    one = torch.nn.Sequential(torch.nn.Identity())
+    tap = BlockTap(family, places_of(SimpleNamespace(first=one, second=one), family), {}, {})
     image, text = torch.ones(1, 3, 2), torch.zeros(1, 2, 2)
 
     def stream(tokens):
@@ -167,7 +175,7 @@ def test_image_tokens_are_found_in_a_joined_stream(joined, expected):
 
 
 def test_in_place_writes_between_blocks_do_not_reach_the_replayed_entry():
-    tap = BlockTap(PLACES, {})
+    tap = BlockTap(FAMILY, PLACES, {}, {})
     entry = torch.ones(1, 2, 2)
 
     def forward():

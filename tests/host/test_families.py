@@ -1,0 +1,112 @@
+"""Every family of the host, as a tiny random model of its classes, through its guider and sampler."""
+
+import pytest
+import torch
+from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes.host import patched
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.omnicache.correction import Correction
+from comfyui_omnicache.omnicache.families import FAMILIES, NOT_TRANSFORMERS, family_of
+from comfyui_omnicache.omnicache.lane import Rows
+from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.run import CacheRun
+from comfyui_omnicache.omnicache.schedule import Schedule
+
+from tiny_models import MODELS, build, count_leaf_calls, sample
+
+every_family = pytest.mark.parametrize("family", list(MODELS))
+
+
+def with_reuse(model, ratio: float, **correction):
+    schedule = Schedule(Budget("reuse ratio", ratio), cost="even")
+    return OmniCacheModelPatch.execute(model, schedule, Correction(**correction)).args[0]
+
+
+class ReplayEachStep(CacheRun):
+    """Answers each evaluation in full, and replays the residual it has just captured at the same x and
+    sigma."""
+
+    largest = 0.0
+
+    def __init__(self, tap) -> None:
+        self.tap = tap
+
+    def evaluate(self, call):
+        full, residual = self.tap.capture(call.forward)
+        again = self.tap.replay(call.forward, Rows.join(Rows.split(residual, 2)), call.writes_between)
+        error = ((again - full).norm() / full.norm()).item()
+        ReplayEachStep.largest = max(ReplayEachStep.largest, error)
+        return full
+
+    def step_finished(self, step): ...
+    def sampling_finished(self, samples): ...
+    def close(self): ...
+
+
+def test_each_row_of_the_table_has_a_tiny_model():
+    assert {family_of(build(name).model.diffusion_model) for name in MODELS} == set(FAMILIES)
+
+
+@every_family
+def test_a_patch_that_reuses_nothing_changes_no_bit(family):
+    model = build(family)
+    assert torch.equal(sample(with_reuse(model, 0.0), family), sample(model, family))
+
+
+@every_family
+def test_reuse_changes_the_result_and_leaves_the_model_as_it_was(family):
+    model = build(family)
+    before = sample(model, family)
+    reused = sample(with_reuse(model, 0.5), family)
+    assert torch.isfinite(reused).all() and not torch.equal(reused, before)
+    assert torch.equal(sample(model, family), before)
+
+
+@every_family
+def test_no_block_runs_at_a_reused_step(family):
+    model = build(family)
+    calls = count_leaf_calls(model, family)
+    sample(model, family, steps=12)
+    whole, calls[0] = calls[0], 0
+    sample(with_reuse(model, 0.5), family, steps=12)
+    assert calls[0] * 2 == whole > 0
+
+
+@every_family
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_reusing_the_same_steps_residual_is_the_full_evaluation_to_rounding(family, dtype, tolerance):
+    model = build(family, dtype)
+    ReplayEachStep.largest = 0.0
+    result = sample(patched(model, lambda executing, sigmas, tap: ReplayEachStep(tap)), family, steps=4)
+    assert 0.0 < ReplayEachStep.largest <= tolerance
+    assert torch.equal(result, sample(model, family, steps=4))
+
+
+@pytest.mark.parametrize("family", [name for name, tiny in MODELS.items() if tiny.can_split])
+def test_rows_evaluated_together_or_apart_give_the_same(family):
+    model = with_reuse(build(family), 0.5)
+    together = sample(model, family, batch=2)
+    model.model.memory_required = lambda *args, **kwargs: 1e30  # the host then evaluates row by row
+    apart = sample(model, family, batch=2)
+    assert (apart - together).norm() <= 1e-3 * together.norm()
+
+
+def test_a_model_that_is_not_in_the_table_runs_uncached_and_says_so(monkeypatch):
+    class NewTransformer(type(build("sd3").model.diffusion_model)):
+        pass
+
+    said = []
+    monkeypatch.setattr(host.log, "warning", lambda text, *args: said.append(text % args))
+    model = build("sd3")
+    before = sample(model, "sd3")
+    model.model.diffusion_model.__class__ = NewTransformer
+    assert torch.equal(sample(with_reuse(model, 0.5), "sd3"), before)
+    assert "NewTransformer" in said[0] and "runs uncached" in said[0]
+
+
+@pytest.mark.parametrize("name", NOT_TRANSFORMERS)
+def test_a_unet_is_refused_with_what_is_supported(name):
+    model = build("sd3")
+    model.model.diffusion_model = type(name, (torch.nn.Module,), {})()
+    with pytest.raises(ValueError, match=f"model: {name} .*sd3"):
+        with_reuse(model, 0.5)
