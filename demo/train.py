@@ -192,7 +192,14 @@ def rate_at(step: int, steps: int) -> float:
 
 
 def train(
-    model: str, steps: int, seed: int, threads: int, seconds: float, initial: Path | None, out: Path
+    model: str,
+    steps: int,
+    rate: float,
+    seed: int,
+    threads: int,
+    seconds: float,
+    initial: Path | None,
+    out: Path,
 ) -> None:
     from tqdm import tqdm
 
@@ -205,7 +212,7 @@ def train(
     if initial is not None:
         net.load_state_dict(load_file(initial))
     net = net.to(device).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=settings["rate"], betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     ema = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     buffers = dict(net.named_buffers())
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -234,7 +241,7 @@ def train(
         pictures, words = data.batch(model, seed, step, settings["batch"])
         latents = latents_of(codec, model, pictures).to(device)
         for group in optimizer.param_groups:
-            group["lr"] = settings["rate"] * rate_at(step, steps)
+            group["lr"] = rate * rate_at(step, steps)
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(net, model, latents, words, seed, step)
         optimizer.zero_grad(set_to_none=True)
@@ -278,6 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=sorted(SETTINGS), required=True)
     parser.add_argument("--steps", type=int, help="training steps in all (default: the model's own)")
+    parser.add_argument("--rate", type=float, help="learning rate (default: the model's own)")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
@@ -288,7 +296,17 @@ def main() -> None:
     options = parser.parse_args(arguments)
     out = options.out or WEIGHTS / f"omnicache_demo_{options.model}.safetensors"
     steps = options.steps or SETTINGS[options.model]["steps"]
-    train(options.model, steps, options.seed, options.threads, options.seconds, options.initial, out)
+    rate = options.rate or SETTINGS[options.model]["rate"]
+    train(
+        options.model,
+        steps,
+        rate,
+        options.seed,
+        options.threads,
+        options.seconds,
+        options.initial,
+        out,
+    )
 
 
 if __name__ == "__main__":

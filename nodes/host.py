@@ -29,6 +29,10 @@ log = logging.getLogger("omnicache")
 
 KEY = "omnicache"
 
+# Samplers that choose their own steps instead of following the scheduler's: a plan made on the scheduler's
+# sigmas would say nothing of theirs.
+FREE_RUNNING_SAMPLERS = ("dpm_fast", "dpm_adaptive")
+
 
 class Run(Protocol):
     """What the engine does in a sampling run: a CacheRun or a CalibrationRun."""
@@ -65,6 +69,13 @@ def _sample(
     make_run: MakeRun, executor, noise, latent_image, sampler, sigmas, *args, **kwargs
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
+    name = _name_of(sampler)
+    if name in FREE_RUNNING_SAMPLERS:
+        tell(
+            f"sampler: {name} chooses its own steps, so nothing can be planned for it and it runs uncached. "
+            "Take another sampler to reuse steps; docs/samplers.md compares them."
+        )
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     guider = executor.class_obj
     host_options = guider.model_options
     options = comfy.model_patcher.create_model_options_clone(host_options)
@@ -79,6 +90,12 @@ def _sample(
         if report is not None:
             report.seconds = time.perf_counter() - started
             _announce(report)
+
+
+def _name_of(sampler) -> str:
+    """As in the sampler menu, as far as the host's sampler object tells."""
+    function = getattr(sampler, "sampler_function", None)
+    return getattr(function, "__name__", "").removeprefix("sample_").removesuffix("_function")
 
 
 def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeRun) -> Run:

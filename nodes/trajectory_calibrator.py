@@ -13,7 +13,7 @@ from ..omnicache.calibration import CalibrationRun
 from ..omnicache.profile import Profile, Settings
 from ..omnicache.version import __version__
 from . import library, plot
-from .host import patched, step_callback
+from .host import FREE_RUNNING_SAMPLERS, patched, step_callback
 from .identity import identity_of, timesteps_of
 from .sockets import CATEGORY, ProfileSocket
 
@@ -142,6 +142,11 @@ class TrajectoryCalibrator(io.ComfyNode):
         profile: Profile | None = None,
     ) -> io.NodeOutput:
         library.check_name(save_as)
+        if sampler_name in FREE_RUNNING_SAMPLERS:
+            raise ValueError(
+                f"sampler_name: {sampler_name} chooses its own steps, so there are no steps to plan. Take "
+                "the sampler that you will generate with; docs/samplers.md compares them."
+            )
         callbacks = step_callback(model, steps, samples)
         latents = []
         for number in range(samples):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.host import patched
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
@@ -11,7 +12,6 @@ from comfyui_omnicache.omnicache.lane import Rows
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
-
 from tiny_models import MODELS, build, count_leaf_calls, sample
 
 every_family = pytest.mark.parametrize("family", list(MODELS))

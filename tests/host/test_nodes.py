@@ -8,13 +8,13 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
+from conftest_paths import ROOT
+
+import nodes
 from comfyui_omnicache.nodes import library
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
-from conftest_paths import ROOT
-
-import nodes
 from tiny_models import MODELS, build, conditioning, sample
 
 IDS = ["TrajectoryCalibrator", "CurvatureScheduler", "NoiseCorrector", "OmniCacheModelPatch"]

@@ -6,13 +6,13 @@ import weakref
 import comfy.model_management
 import pytest
 import torch
+
 from comfyui_omnicache.nodes.host import KEY, patched
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
-
 from tiny_models import build, count_leaf_calls, sample
 
 

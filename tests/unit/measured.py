@@ -1,6 +1,7 @@
 """A profile with numbers a reader can check."""
 
 import numpy as np
+
 from comfyui_omnicache.omnicache.profile import ModelIdentity, Profile, Settings
 from comfyui_omnicache.omnicache.spectrum import BAND_EDGES
 

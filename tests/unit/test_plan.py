@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+
 from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from comfyui_omnicache.omnicache.correction import Correction, Corrector
 from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
 from comfyui_omnicache.omnicache.lane import Rows

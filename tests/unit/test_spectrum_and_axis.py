@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from comfyui_omnicache.omnicache.noise_axis import log_snr, positions
 from comfyui_omnicache.omnicache.spectrum import BandProducts, apply_response, low_pass_response
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from comfyui_omnicache.omnicache.trajectory import GramRecorder, geometry, menger_curvature, turning_angle
 
 
