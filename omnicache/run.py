@@ -77,10 +77,10 @@ class CacheRun:
 
     def evaluate(self, call: Call) -> Tensor:
         """Answers one call of the host: (rows, ...) x0 estimates, in full or from the caches."""
-        keys = self._stages.keys(call.rows)
         if call.refusal is not None:
             self._count(call, "full", call.refusal)
             return call.forward()
+        keys = self._stages.keys(call.rows)
         lanes = [self._lanes.setdefault(key, Lane()) for key in keys]
         signature = Signature.of(call.x, len(lanes))
         if not self._plan.is_reused(self._step):
