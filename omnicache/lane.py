@@ -77,3 +77,7 @@ class Lane:
         """Takes what a full evaluation at this step gave."""
         self.source_step = self.step if noise is not None else -1
         self.signature, self.residual, self.step, self.noise = signature, residual, step, noise
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps; lanes evaluated together share these."""
+        return [rows.tensor for rows in (self.residual, self.noise) if rows is not None]

@@ -5,6 +5,7 @@ interpolated in log-SNR, and ages are converted from this run's steps to the cal
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,8 +27,7 @@ class Outlook:
             self._position = np.arange(steps + 1, dtype=np.float64)
         else:
             self._position = positions(self._sigmas, own, profile.model.prediction)
-        self._gamma: dict[tuple[int, int], Floats] = {}
-        self._correlation: dict[tuple[int, int], Floats] = {}
+        self._readings: dict[tuple[str, int, int], Floats] = {}  # curves of the profile at this run's steps
 
     @property
     def steps(self) -> int:
@@ -58,21 +58,18 @@ class Outlook:
     def noise(self, step: int, cached_step: int) -> float:
         """Expected |q| / |output| when this step reuses the cache of an earlier one."""
         age = self._calibrated_age(cached_step, step, self._profile.ages)
-        curve = self._profile.relative_noise(age)
-        measured = self._read(curve, step)
+        measured = self._read("noise", age, 0, lambda: self._profile.relative_noise(age))[step]
         if self.is_exact:
-            return measured
+            return float(measured)
         # q grows in proportion to how far the cache is away in sigma; the ages of the two runs are not the
         # same.
-        return measured * self._distance(cached_step, step) / self._calibrated_distance(step, age)
+        return float(measured) * self._distance(cached_step, step) / self._calibrated_distance(step, age)
 
     def correlation(self, step: int, cached_step: int, source_step: int) -> float:
         """Expected cosine between q at this step and the q measured at cached_step, whose cache was
         source_step's."""
         pair = self._calibrated_pair(step, cached_step, source_step)
-        if pair not in self._correlation:
-            self._correlation[pair] = self._profile.correlation(*pair)
-        return self._read(self._correlation[pair], step)
+        return float(self._read("correlation", *pair, lambda: self._profile.correlation(*pair))[step])
 
     def gamma(self, step: int, cached_step: int, source_step: int) -> float:
         """Least-squares factor from the q measured at cached_step (then with source_step's cache) to q at
@@ -81,14 +78,12 @@ class Outlook:
         NaN where the calibration has nothing to say.
         """
         age, source_age = self._calibrated_pair(step, cached_step, source_step)
-        if (age, source_age) not in self._gamma:
-            self._gamma[age, source_age] = self._profile.gamma(age, source_age)
-        gamma = self._read(self._gamma[age, source_age], step)
+        gamma = self._read("gamma", age, source_age, lambda: self._profile.gamma(age, source_age))[step]
         if self.is_exact:
-            return gamma
-        own = self._calibrated_distance(step, age) / self._calibrated_distance(step - age, source_age)
+            return float(gamma)
+        own = self._calibrated_distance(step, age) / self._calibrated_distance(cached_step, source_age)
         actual = self._distance(cached_step, step) / self._distance(source_step, cached_step)
-        return gamma * actual / own if own > 0 else math.nan
+        return float(gamma) * actual / own if own > 0 else math.nan
 
     def step_correlation(self) -> Floats:
         """(steps,) the paper's noise correlation: gamma between neighbouring steps at age 1 (Eq. 7)."""
@@ -110,28 +105,33 @@ class Outlook:
         values = curve(np.clip(edges, middles[0], middles[-1]))
         return np.maximum(np.diff(values), 0.0)
 
-    def _read(self, curve: Floats, step: int) -> float:
-        if self.is_exact:
-            return float(curve[step])
-        known = np.isfinite(curve)
-        if not known.any():
-            return math.nan
-        return float(np.interp(self._position[step], np.flatnonzero(known), curve[known]))
+    def _read(self, name: str, age: int, source_age: int, curve: Callable[[], Floats]) -> Floats:
+        key = (name, age, source_age)
+        if key not in self._readings:
+            self._readings[key] = self.at_steps(curve())
+        return self._readings[key]
 
     def _distance(self, earlier: int, later: int) -> float:
         return float(self._sigmas[earlier] - self._sigmas[later])
 
     def _calibrated_distance(self, step: int, age: int) -> float:
         """Sigma over which a cache aged during the calibration, at this run's step."""
-        position = self._position[step]
-        own = self._profile.schedule
-        start, end = np.interp((max(position - age, 0.0), max(position, age)), np.arange(len(own)), own)
-        return float(start - end)
+
+        def distances() -> Floats:
+            own = self._profile.schedule
+            ends = np.maximum(self._position[:-1], age)
+            starts = np.maximum(self._position[:-1] - age, 0.0)
+            return np.interp(starts, np.arange(len(own)), own) - np.interp(ends, np.arange(len(own)), own)
+
+        key = ("distance", age, 0)
+        if key not in self._readings:
+            self._readings[key] = distances()
+        return float(self._readings[key][step])
 
     def _calibrated_age(self, earlier: int, later: int, most: int) -> int:
         if self.is_exact:
             return min(later - earlier, most)
-        return int(np.clip(round(self._position[later] - self._position[earlier]), 1, most))
+        return min(max(round(self._position[later] - self._position[earlier]), 1), most)
 
     def _calibrated_pair(self, step: int, cached_step: int, source_step: int) -> tuple[int, int]:
         ages = self._profile.ages

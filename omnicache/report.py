@@ -11,13 +11,15 @@ StepKind = Literal["full", "reuse"]
 @dataclass
 class RunReport:
     """Filled by the run, read after it. steps, planned_full: of the plan. An evaluation is one conditioning
-    row at one step; limited_gammas counts the corrections whose calibrated gamma was out of range."""
+    row at one step; limited_gammas counts the corrections whose calibrated gamma was out of range.
+    cache_bytes: of the tensors that were kept when the run ended."""
 
     steps: int
     planned_full: int
     evaluations_full: int = 0
     evaluations_reused: int = 0
     limited_gammas: int = 0
+    cache_bytes: int = 0
     seconds: float = 0.0
     finished: bool = False
     step_kinds: dict[int, StepKind] = field(default_factory=dict)
@@ -46,7 +48,8 @@ class RunReport:
         full = sum(kind == "full" for kind in self.step_kinds.values())
         line = (
             f"computed {full} of {len(self.step_kinds)} steps ({self.evaluations_full} of "
-            f"{self.evaluations_asked} evaluations) in {self.seconds:.2f} s"
+            f"{self.evaluations_asked} evaluations) in {self.seconds:.2f} s, "
+            f"{self.cache_bytes / 1e6:.1f} MB of cache"
         )
         remarks = [] if self.finished else ["stopped before the end"]
         remarks += [f"{reason} ({times}x)" for reason, times in self.notes.items()]
@@ -67,5 +70,6 @@ class RunReport:
             ],
             "finished": self.finished,
             "limited_gammas": self.limited_gammas,
+            "cache_bytes": self.cache_bytes,
             "notes": dict(self.notes),
         }

@@ -106,6 +106,8 @@ class CacheRun:
 
     def close(self) -> RunReport:
         """Frees every tensor and returns the report of the run."""
+        tensors = [tensor for lane in self._lanes.values() for tensor in lane.tensors()]
+        self._report.cache_bytes = sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
         self._lanes.clear()
         return self._report
 

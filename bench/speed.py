@@ -1,0 +1,265 @@
+"""Time and memory of the pack on a model whose blocks take nearly all of the time: random weights, ratios
+within one interleaved run. Writes bench/out/speed.json and docs/speed.md.
+
+    .host/venv/bin/python bench/speed.py           a Wan of 24 blocks at this machine's size
+    .host/venv/bin/python bench/speed.py --real    Wan 14B in bf16 (needs a GPU)
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "host")]
+
+from in_process import load_host, load_pack  # noqa: E402
+
+load_host()
+IMPORT_CODE = """
+import asyncio, time
+started = time.perf_counter()
+asyncio.run(asyncio.run(load_pack().comfy_entrypoint()).get_node_list())
+print(time.perf_counter() - started)
+"""
+load_pack()
+
+import comfy.sample  # noqa: E402
+import comfy.samplers  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode  # noqa: E402
+
+import tiny_models  # noqa: E402
+from comfyui_omnicache.nodes import host  # noqa: E402
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch  # noqa: E402
+from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator  # noqa: E402
+from comfyui_omnicache.omnicache.plan import Budget  # noqa: E402
+from comfyui_omnicache.omnicache.schedule import Schedule  # noqa: E402
+from tiny_models import conditioning  # noqa: E402
+
+STEPS, ROUNDS = 20, 3
+OUT = ROOT / "bench" / "out" / "speed.json"
+
+reports: list = []
+host._announce = reports.append
+
+
+def model_of(family: str, shape: tuple[int, ...], dtype: torch.dtype, **changes):
+    """A random model of the host's class in a size of our own, and the shape of its latents."""
+    tiny = tiny_models.MODELS[family]
+    sized = tiny_models.Tiny(**{**vars(tiny), "unet": {**tiny.unet, **changes}, "shape": shape})
+    tiny_models.MODELS["sized"] = sized
+    model = tiny_models.build("sized", dtype)
+    device = comfy.model_management.get_torch_device()
+    model.load_device, model.offload_device = device, device
+    model.model.to(device)
+    return model
+
+
+def sample(model, steps: int = STEPS) -> float:
+    """Seconds of a sampling run without guidance: one row at each step."""
+    empty = torch.zeros(1, *tiny_models.MODELS["sized"].shape)
+    noise = comfy.sample.prepare_noise(empty, 1)
+    _wait()
+    started = time.perf_counter()
+    with torch.inference_mode():
+        comfy.sample.sample(
+            model, noise, steps, 1.0, "euler", "simple", conditioning("sized", 1), conditioning("sized", 2),
+            empty, seed=1, disable_pbar=True,
+        )  # fmt: skip
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def calibrate(model) -> tuple[float, object]:
+    empty = torch.zeros(1, *tiny_models.MODELS["sized"].shape)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        out = TrajectoryCalibrator.execute(
+            model, conditioning("sized", 1), conditioning("sized", 2), {"samples": empty}, 1, STEPS, 1.0,
+            "euler", "simple", 1.0, 1, "", None,
+        )  # fmt: skip
+    return time.perf_counter() - started, out.args[0]
+
+
+def compare(model) -> dict[str, float]:
+    """Interleaved rounds of all ways to sample; medians of the ratios to the plain run of the same round."""
+    sample(model, 3)
+    _, profile = calibrate(model)
+
+    def reusing(ratio: float):
+        return OmniCacheModelPatch.execute(
+            model, Schedule(Budget("reuse ratio", ratio), profile=profile)
+        ).args[0]
+
+    patches = {0.5: reusing(0.5), 0.6: reusing(0.6)}
+    sample(patches[0.5])
+    arms: dict[str, Callable[[], float]] = {
+        "plain": lambda: sample(model),
+        "speedup_50": lambda: sample(patches[0.5]),
+        "speedup_60": lambda: sample(patches[0.6]),
+        "calibration": lambda: calibrate(model)[0],
+        "easycache": lambda: sample(EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]),
+        "lazycache": lambda: sample(LazyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    full, shadowed, reused = [], [], []
+    for number in range(ROUNDS):
+        for name, arm in arms.items():
+            reports.clear()
+            seconds[name].append(arm())
+            print(f"round {number + 1} of {ROUNDS}: {name} {seconds[name][-1]:.2f} s", flush=True)
+            if name == "speedup_50":
+                kinds, times = (reports[0].as_dict()[key] for key in ("step_kinds", "step_milliseconds"))
+                reused += [t for kind, t in zip(kinds[1:], times[1:], strict=True) if kind == "reuse"]
+                pairs = zip(kinds[1:-1], kinds[2:], times[1:-1], strict=True)
+                shadowed += [t for kind, after, t in pairs if (kind, after) == ("full", "reuse")]
+        full.append(seconds["plain"][-1] / STEPS * 1000)
+    plain = seconds["plain"]
+
+    def ratio(name: str) -> float:
+        return statistics.median(base / own for base, own in zip(plain, seconds[name], strict=True))
+
+    one = statistics.median(full)
+    return {
+        "full_ms": round(one, 2),
+        "reuse_over_full": round(statistics.median(reused) / one, 4),
+        "shadow_over_full": round(statistics.median(shadowed) / one - 1, 4),
+        "speedup_50": round(ratio("speedup_50"), 3),
+        "speedup_60": round(ratio("speedup_60"), 3),
+        "calibration_over_plain": round(1 / ratio("calibration"), 3),
+        "easycache_speedup": round(ratio("easycache"), 3),
+        "lazycache_speedup": round(ratio("lazycache"), 3),
+        **_memory(model, patches[0.5]),
+        **_planning(profile),
+    }
+
+
+def _memory(model, patch) -> dict[str, float]:
+    """What a lane keeps, in hidden states, by what the run reported."""
+    reports.clear()
+    sample(patch)
+    hidden: list[int] = []
+    block = next(iter(model.model.diffusion_model.blocks), None)
+    hook = block.register_forward_hook(lambda module, args, out: hidden.append(out.nbytes))
+    sample(model, 3)
+    hook.remove()
+    return {
+        "cache_tensors_per_lane": round(reports[0].cache_bytes / hidden[0], 3),
+        "hidden_state_bytes": hidden[0],
+    }
+
+
+def _planning(profile) -> dict[str, float]:
+    """Milliseconds of solving a plan for 250 steps, with the reading of the profile."""
+    sigmas = np.append(np.linspace(1.0, 0.004, 250), 0.0)
+    schedule, times = Schedule(Budget("reuse ratio", 0.6), profile=profile), []
+    for _ in range(5):
+        started = time.perf_counter()
+        schedule.plan_for(sigmas)
+        times.append(time.perf_counter() - started)
+    return {"planning_ms_250": round(statistics.median(times) * 1000, 2)}
+
+
+def import_seconds() -> float:
+    """Of the pack in a process that has the host loaded already."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); "
+        f"from in_process import load_host, load_pack; load_host()\n{IMPORT_CODE}"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    ]
+    return round(statistics.median(float(run.split()[-1]) for run in runs), 3)
+
+
+def growth() -> list[dict]:
+    """How the cost of a reuse step, the cache and the planning grow."""
+    rows = []
+    for name, blocks, side in (
+        ("base", 24, 16),
+        ("twice the blocks", 48, 16),
+        ("four times the tokens", 24, 32),
+    ):
+        model = model_of("wan", (16, 4, side, side), torch.float32, dim=256, ffn_dim=1024, num_heads=2,
+                         num_layers=blocks)  # fmt: skip
+        schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
+        patch = OmniCacheModelPatch.execute(model, schedule).args[0]
+        sample(patch, 12)
+        reports.clear()
+        sample(patch, 12)
+        facts = reports[0].as_dict()
+        steps = list(zip(facts["step_kinds"][1:], facts["step_milliseconds"][1:], strict=True))
+        times = {kind: [ms for own, ms in steps if own == kind] for kind in ("full", "reuse")}
+        rows.append({
+            "case": name, "blocks": blocks, "tokens": 4 * (side // 2) ** 2,
+            "full_ms": round(statistics.median(times["full"]), 2),
+            "reuse_ms": round(statistics.median(times["reuse"]), 2), "cache_bytes": facts["cache_bytes"],
+        })  # fmt: skip
+    return rows
+
+
+def document(result: dict) -> str:
+    lines = [
+        "# Speed and memory",
+        "",
+        f"Made by `.host/venv/bin/python bench/speed.py` on {result['machine']}; random weights, {STEPS} "
+        f"steps, no guidance, medians of {ROUNDS} interleaved rounds, as ratios to the plain run of the same "
+        "round. The correction is on. The host's EasyCache and LazyCache (threshold 0.2) stand beside it "
+        "without quality: on random weights there is none to compare.",
+        "",
+    ]
+    for model in result["models"]:
+        lines += [f"## {model['name']}", "", "| figure | value |", "|---|---|"]
+        lines += [f"| {key} | {value} |" for key, value in model.items() if key != "name"]
+        lines.append("")
+    if result.get("growth"):
+        titles = ("case", "blocks", "tokens", "full step, ms", "reused step, ms", "cache, bytes")
+        lines += ["## Growth", "", f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in result["growth"]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--real", action="store_true", help="Wan 14B in bf16, on a GPU")
+    options = parser.parse_args()
+    if options.real and not torch.cuda.is_available():
+        sys.exit("--real needs a GPU, and torch sees none here. Run it without --real.")
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    machine += "" if torch.cuda.is_available() else f", {torch.get_num_threads()} threads"
+    models = []
+    if options.real:
+        wan = dict(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
+        models.append(
+            {"name": "Wan 14B, bf16", **compare(model_of("wan", (16, 9, 60, 104), torch.bfloat16, **wan))}
+        )
+    else:
+        wan = dict(dim=256, ffn_dim=1024, num_heads=2, num_layers=24)
+        model = model_of("wan", (16, 4, 32, 32), torch.float32, **wan)
+        models.append({"name": "Wan, 24 blocks, width 256, 1024 tokens, fp32", **compare(model)})
+    result = {
+        "machine": machine, "torch": torch.__version__, "import_s": import_seconds(), "models": models,
+        "growth": [] if options.real else growth(),
+    }  # fmt: skip
+    result.update({key: value for key, value in models[0].items() if key != "name"})
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "speed.md").write_text(document(result), encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
