@@ -7,7 +7,7 @@ ends, all is gone.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ class Run(Protocol):
     tap: BlockTap
 
     def evaluate(self, call: Call) -> torch.Tensor: ...
+    def will_reuse(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
     def step_finished(self, step: int) -> None: ...
     def sampling_finished(self, samples: torch.Tensor) -> None: ...
     def close(self) -> RunReport | None: ...
@@ -119,6 +120,7 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
         comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
     )
     add(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, run))
+    add(WrappersMP.CALC_COND_BATCH, KEY, partial(_calc_cond_batch, run))
     add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run))
     return run
 
@@ -160,24 +162,51 @@ def _apply_model(
         refusal = "a call of the model came without the names of its rows"
     elif not run.tap.is_in_place(replacements):
         refusal = "another node replaced blocks in this pass, which ran in full"
-    window = transformer_options.get("context_window")
-    window = tuple(window.index_list) if window is not None else None
+
+    def forward(control) -> torch.Tensor:
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+    has_patches = "double_block" in transformer_options.get("patches", {})
     return run.evaluate(
         Call(
-            # HunyuanDiT takes its ControlNet outputs off the lists, and a shadow needs them again.
-            forward=lambda: executor(
-                x, t, c_concat, c_crossattn, _fresh(control), transformer_options, **kwargs
-            ),
+            # HunyuanDiT takes its ControlNet outputs off the lists, and a second forward needs them again.
+            forward=lambda: forward(_copy(control)),
+            # Patches behind the last block run at a reuse too, after ControlNet's additions, so those stay.
+            without_control=partial(forward, None) if control is not None and not has_patches else None,
             x=x,
             sigma=t,
-            rows=tuple((uuid, window) for uuid in uuids),
+            rows=tuple(_row(uuid, transformer_options) for uuid in uuids),
             refusal=refusal,
-            writes_between=control is not None or "double_block" in transformer_options.get("patches", {}),
+            writes_between=has_patches,
         )
     )
 
 
-def _fresh(control: dict[str, list] | None) -> dict[str, list] | None:
+def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_options) -> list[torch.Tensor]:
+    """CALC_COND_BATCH wrapper: spares the ControlNets an evaluation that will be a reuse."""
+    given = [cond for side in conds if side is not None for cond in side]
+    if not any("control" in cond for cond in given):
+        return executor(model, conds, x_in, timestep, model_options)
+    transformer_options = model_options.get("transformer_options", {})
+    rows = tuple(_row(cond.get("uuid"), transformer_options) for cond in given)
+    # A conditioning of an area has another shape than x_in, and will_reuse then says no.
+    if "double_block" not in transformer_options.get("patches", {}) and run.will_reuse(rows, x_in):
+        conds = [
+            [{key: value for key, value in cond.items() if key != "control"} for cond in side]
+            if side is not None
+            else None
+            for side in conds
+        ]
+    return executor(model, conds, x_in, timestep, model_options)
+
+
+def _row(uuid, transformer_options: dict[str, Any]) -> Hashable:
+    """Names a row of a call: its conditioning and the context window it is seen through."""
+    window = transformer_options.get("context_window")
+    return uuid, tuple(window.index_list) if window is not None else None
+
+
+def _copy(control: dict[str, list] | None) -> dict[str, list] | None:
     return {place: list(outputs) for place, outputs in control.items()} if control is not None else None
 
 

@@ -2,6 +2,7 @@
 measured."""
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,13 +64,17 @@ class CalibrationRun:
         if not self._step < self._steps:  # a sampler that leaves its list of sigmas
             return call.forward()
         started = time.perf_counter()
-        denoised, residual = self.tap.capture(call.forward)
+        denoised, residual = self.tap.capture(call.forward, late=call.without_control is not None)
         _wait_for(denoised)
         self._full_seconds[self._step] += time.perf_counter() - started
         if residual is None:
             raise ValueError("model: its blocks are not reached through the host's callbacks.")
         self._measure(call, [self._past.setdefault(key, {}) for key in keys], denoised, residual)
         return denoised
+
+    def will_reuse(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
+        """Never: every evaluation runs in full."""
+        return False
 
     def step_finished(self, step: int) -> None:
         """The sampler has evaluated step number `step` and goes on to the next."""
@@ -138,7 +143,7 @@ class CalibrationRun:
                 continue
             started = time.perf_counter()
             shadow = self.tap.replay(
-                call.forward, Rows.join([s.residual for s in sources]), call.writes_between
+                call.reuse_forward, Rows.join([s.residual for s in sources]), call.writes_between
             )
             _wait_for(shadow)
             self._reuse_seconds[step] += (time.perf_counter() - started) / self._ages

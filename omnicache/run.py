@@ -24,11 +24,13 @@ from .tap import BlockTap, Forward
 class Call:
     """One call of the model by the host, about to happen.
 
-    forward: makes the call; returns x0 estimates (rows, ...). May be called again for a shadow.
+    forward: makes the call; returns x0 estimates (rows, ...). without_control: the same without ControlNet
+    outputs, if there are any; the host adds these in place to what blocks return, the last one too, so the
+    cache holds them already. Both may be called more than once.
     x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host
     names them.
-    refusal: why nothing may be cached in this call, or None. writes_between: something (ControlNet) adds
-    in place to what blocks return.
+    refusal: why nothing may be cached in this call, or None. writes_between: something writes into what
+    blocks return at a reuse too.
     """
 
     forward: Forward
@@ -36,7 +38,12 @@ class Call:
     sigma: Tensor
     rows: tuple[Hashable, ...]
     refusal: str | None = None
+    without_control: Forward | None = None
     writes_between: bool = False
+
+    @property
+    def reuse_forward(self) -> Forward:
+        return self.without_control or self.forward
 
     def sigma_column(self) -> Tensor:
         """sigma shaped (rows, 1, ...) to multiply x."""
@@ -52,10 +59,13 @@ class StageCounter:
     def next_step(self) -> None:
         self._seen.clear()
 
+    def next_key(self, row: Hashable) -> LaneKey:
+        return LaneKey(row, self._seen[row])
+
     def keys(self, rows: tuple[Hashable, ...]) -> list[LaneKey]:
         keys = []
         for row in rows:
-            keys.append(LaneKey(row, self._seen[row]))
+            keys.append(self.next_key(row))
             self._seen[row] += 1
         return keys
 
@@ -93,6 +103,15 @@ class CacheRun:
         self._count(call, "reuse")
         return self._reuse(call, lanes)
 
+    def will_reuse(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
+        """Whether evaluating each of these rows at x would now be a reuse. Changes nothing."""
+        lanes = [self._lanes.get(self._stages.next_key(row)) for row in rows]
+        return (
+            self._plan.is_reused(self._step)
+            and None not in lanes
+            and self._missing(lanes, Signature.of(x, 1)) is None
+        )
+
     def step_finished(self, step: int) -> None:
         """The sampler has evaluated step number `step` and goes on to the next."""
         now = time.perf_counter()
@@ -112,7 +131,7 @@ class CacheRun:
         return self._report
 
     def _evaluate_fully(self, call: Call, lanes: list[Lane], signature: Signature) -> Tensor:
-        denoised, residual = self.tap.capture(call.forward)
+        denoised, residual = self.tap.capture(call.forward, late=call.without_control is not None)
         if residual is None:
             self._report.note("the model did not reach its blocks through the host's callbacks")
             return denoised
@@ -131,7 +150,7 @@ class CacheRun:
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
         shadow = self.tap.replay(
-            call.forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
+            call.reuse_forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
         )
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
@@ -149,7 +168,7 @@ class CacheRun:
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
         denoised = self.tap.replay(
-            call.forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
+            call.reuse_forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
         )
         if not self._needs_noise:
             return denoised

@@ -33,6 +33,8 @@ class BlockTap:
         set on some blocks; they go on working whenever blocks are computed."""
         self._family = family
         self._capturing = False
+        self._is_late = False
+        self._exit: Tensor | None = None  # hidden state behind the last block, if it is read late
         self._replayed: Tensor | None = None  # the residual to add, while a reuse forward runs
         self._is_past_blocks = False
         self._keep_entry = False
@@ -51,21 +53,28 @@ class BlockTap:
         pass."""
         return all(replacements.get(key) is callback for key, callback in self.callbacks.items())
 
-    def capture(self, forward: Forward) -> tuple[Tensor, Tensor | None]:
+    def capture(self, forward: Forward, late: bool = False) -> tuple[Tensor, Tensor | None]:
         """Runs a full forward. Returns its output and the residual (rows, tokens, width), None if the blocks
-        were not reached."""
-        self._capturing = True
+        were not reached.
+
+        late: reads the hidden state behind the last block only when the forward has ended, so that what was
+        added to it in place belongs to the residual.
+        """
+        self._capturing, self._is_late = True, late
         try:
-            out, residual = forward(), self._residual
+            out = forward()
+            if self._exit is not None:
+                self._residual = torch.sub(self._exit, self._entry, out=self._entry)
+            residual = self._residual
             return out, residual if residual is None else residual.movedim(self._family.row_axis, 0)
         finally:
-            self._capturing, self._entry, self._residual = False, None, None
+            self._capturing, self._entry, self._exit, self._residual = False, None, None, None
 
     def replay(self, forward: Forward, residual: Tensor, writes_between: bool) -> Tensor:
         """Runs a forward in which the blocks are replaced by the residual.
 
-        writes_between: something in this call adds in place into what a block returns (ControlNet). R holds
-        such additions already, so they must land in a copy that is thrown away.
+        writes_between: something in this call adds in place into what a block returns. R holds such additions
+        already, so they must land in a copy that is thrown away.
         """
         self._replayed = residual.movedim(0, self._family.row_axis)
         self._keep_entry = writes_between or self._family.writes_between
@@ -93,7 +102,10 @@ class BlockTap:
             if self._capturing and is_last and self._entry is not None:
                 stream = out if blocks.is_bare else out[name]
                 image = _image_tokens(stream, self._entry.shape[1], blocks.joined)
-                self._residual = torch.sub(image, self._entry, out=self._entry)
+                if self._is_late:
+                    self._exit = image
+                else:
+                    self._residual = torch.sub(image, self._entry, out=self._entry)
             return out
 
         return at_block

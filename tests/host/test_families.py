@@ -8,7 +8,6 @@ from comfyui_omnicache.nodes.host import patched
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import FAMILIES, NOT_TRANSFORMERS, family_of
-from comfyui_omnicache.omnicache.lane import Rows
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
@@ -32,12 +31,13 @@ class ReplayEachStep(CacheRun):
         self.tap = tap
 
     def evaluate(self, call):
-        full, residual = self.tap.capture(call.forward)
-        again = self.tap.replay(call.forward, Rows.join(Rows.split(residual, 2)), call.writes_between)
+        full, residual = self.tap.capture(call.forward, call.without_control is not None)
+        again = self.tap.replay(call.reuse_forward, residual, call.writes_between)
         error = ((again - full).norm() / full.norm()).item()
         ReplayEachStep.largest = max(ReplayEachStep.largest, error)
         return full
 
+    def will_reuse(self, rows, x): ...
     def step_finished(self, step): ...
     def sampling_finished(self, samples): ...
     def close(self): ...

@@ -251,14 +251,37 @@ def flux_controlnet():
     )
 
 
-def test_controlnet():
+def controlled(control):
     hint = torch.rand(1, 8, 8, 16, generator=torch.Generator().manual_seed(8)).movedim(-1, 1)
-    control = flux_controlnet().set_cond_hint(hint, 1.0, (0.0, 1.0))
-    positive = [[text, {**more, "control": control, "control_apply_to_uncond": True}]
-                for text, more in conditioning("flux", 1)]  # fmt: skip
-    model = build("flux")
+    control = control.set_cond_hint(hint, 1.0, (0.0, 1.0))
+    return [[text, {**more, "control": control, "control_apply_to_uncond": True}]
+            for text, more in conditioning("flux", 1)]  # fmt: skip
+
+
+def test_controlnet():
+    model, positive = build("flux"), controlled(flux_controlnet())
     assert not torch.equal(run(model, "flux", positive), run(model, "flux"))
     assert_lanes_do_not_mix(model, "flux", positive)
+
+
+def test_controlnet_is_spared_at_reused_steps():
+    control, calls = flux_controlnet(), []
+    control.control_model.register_forward_hook(lambda *_: calls.append(1))
+    run(build("flux"), "flux", controlled(control))
+    uncached = len(calls)
+    calls.clear()
+    run(reusing(build("flux")), "flux", controlled(control))
+    assert uncached == STEPS and len(calls) == STEPS // 2
+
+
+def test_a_cache_holds_what_controlnet_added():
+    """Replaying the residual of the same step gives the controlled output, without the ControlNet."""
+    from test_families import ReplayEachStep
+
+    ReplayEachStep.largest = 0.0
+    model, positive = build("flux"), controlled(flux_controlnet())
+    run(host.patched(model, lambda executing, sigmas, tap: ReplayEachStep(tap)), "flux", positive)
+    assert 0.0 < ReplayEachStep.largest <= 1e-6
 
 
 def test_taking_the_patch_away_gives_the_plain_model_back():
