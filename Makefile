@@ -4,7 +4,7 @@ HOST_PYTHON = $(shell cd tools && $(PYTHON) -c "import locations; print(location
 PYTEST = $(HOST_PYTHON) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-unit test-host test-server test-js test-browser ui profiles train clean
+.PHONY: help setup demo test lint soak test-unit test-host test-server test-js test-browser ui profiles train clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test-host: setup  ## the pack in the host's own classes
 
 test-server: setup  ## workflows through the HTTP API
 	@$(PYTEST) tests/server
+
+soak: setup  ## 1000 prompts in one server: memory stays flat, results stay the same (about 10 minutes)
+	@$(HOST_PYTHON) tools/soak.py
 
 test-js:  ## the plot's modules
 	@$(SETUP) --tests

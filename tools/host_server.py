@@ -1,7 +1,8 @@
 """Starts a real ComfyUI with this pack, and talks to it as any client does: HTTP to queue, a websocket to
 wait.
 
-Used by the demo, the server and browser tests, and `make ui`. Needs nothing but aiohttp, which the host has.
+Used by the demo, the server and browser tests, and `make ui`. Needs nothing but aiohttp and psutil, which the
+host has.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from locations import ROOT, host_python, host_tree
 
@@ -95,6 +97,10 @@ class HostServer:
             f"{self.address}/view?{urllib.parse.urlencode(image)}", timeout=60
         ) as answer:
             return answer.read()
+
+    def memory_mb(self) -> float:
+        """Resident memory of the host's process."""
+        return psutil.Process(self._process.pid).memory_info().rss / 1e6
 
     def run(
         self, prompt: dict[str, Any], on_event: Callable[[Event], None] | None = None, timeout: float = 600

@@ -81,11 +81,14 @@ def ranged(cond, start: float, end: float):
     return nodes.ConditioningSetTimestepRange().set_range(cond, start, end)[0]
 
 
-def hooked(cond, strength: float):
+def lora() -> dict[str, torch.Tensor]:
     weight = torch.randn(3 * 192, 4, generator=torch.Generator().manual_seed(5)) * 0.05
     key = "diffusion_model.joint_blocks.0.x_block.attn.qkv"
-    lora = {f"{key}.lora_up.weight": weight, f"{key}.lora_down.weight": weight[:192].T.contiguous()}
-    group = comfy.hooks.create_hook_lora(lora, strength, 0.0)
+    return {f"{key}.lora_up.weight": weight, f"{key}.lora_down.weight": weight[:192].T.contiguous()}
+
+
+def hooked(cond, strength: float):
+    group = comfy.hooks.create_hook_lora(lora(), strength, 0.0)
     return comfy.hooks.set_hooks_for_conditioning(cond, group)
 
 
@@ -132,6 +135,7 @@ MODEL_NODES = {
     "rescaled cfg": lambda model: RescaleCFG().patch(model, 0.7)[0],
     "normed cfg": lambda model: CFGNorm.execute(model, 1.0).args[0],
     "another shift": lambda model: ModelSamplingSD3().patch(model, 5.0)[0],
+    "lora": lambda model: comfy.sd.load_lora_for_models(model, None, lora(), 0.8, 0.0)[0],
 }
 
 
