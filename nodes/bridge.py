@@ -2,8 +2,9 @@
 
 The host offers ("double_block", 3)-like callbacks in transformer_options for about half of its families. In
 the others, and for modules that run beside the blocks, the pack puts an object patch on the module's forward,
-which does the same: it looks for a callback in the options of the call and hands over to it. The patch itself
-holds no state, so it does nothing in runs that carry no callbacks.
+which does the same: it looks for a callback in the options of the call and hands over to it. Inside the
+blocks, where a granularity of branches is asked for, the patch asks the tap of the run whose block is being
+computed. A patch itself holds no state, so it does nothing in runs that carry no callbacks.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..omnicache.families import BlockList, Family, modules_of
+from ..omnicache.branch_tap import BranchTap, current_tap
+from ..omnicache.families import BlockList, Branch, Family, modules_of
+from ..omnicache.tap import outside_compiled_graphs
 
 Forward = Callable[..., Any]
 
@@ -21,15 +25,48 @@ Forward = Callable[..., Any]
 _OPTIONS: ContextVar[dict[str, Any] | None] = ContextVar("omnicache_transformer_options", default=None)
 
 
-def bridge(model, family: Family) -> None:
-    """Puts the object patches on a ModelPatcher. The host takes them off again when it unloads it."""
+def bridge(model, family: Family, with_branches: bool) -> None:
+    """Puts the object patches on a ModelPatcher. The host takes them off again when it unloads it.
+
+    with_branches: also inside the blocks.
+    """
     if family.hides_options:
         _patch(model, "diffusion_model", _remembering_options)
     for blocks in family.lists:
         if blocks.kind is None:
             _patch_list(model, blocks.attribute, partial(_bridged_block, blocks=blocks))
+        if with_branches:
+            _patch_branches(model, blocks)
     for side in family.sides:
         _patch_list(model, side.attribute, partial(_bridged_side, attribute=side.attribute))
+
+
+def skip_unneeded_attention(options: dict[str, Any], tap: BranchTap) -> None:
+    """Has the host ask the tap before it computes attention in these transformer_options."""
+    others = options.get("optimized_attention_override")
+
+    def attention(function: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if tap.skips_attention():
+            return _no_attention(*args, **kwargs)
+        return others(function, *args, **kwargs) if others is not None else function(*args, **kwargs)
+
+    options["optimized_attention_override"] = outside_compiled_graphs(attention)
+
+
+def _no_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    *_: Any,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **__: Any,
+) -> torch.Tensor:
+    """Zeros in the shape that the host's attention functions give, without any memory behind them."""
+    tokens, size = q.shape[-2], q.shape[-1] if skip_reshape else q.shape[-1] // heads
+    shape = (heads, tokens, size) if skip_output_reshape else (tokens, heads * size)
+    return q.new_zeros(()).expand(q.shape[0], *shape)
 
 
 def _patch_list(model, attribute: str, bridged: Callable[..., Forward]) -> None:
@@ -45,6 +82,17 @@ def _patch(model, name: str, bridged: Callable[[Forward], Forward]) -> None:
         forward = bridged(forward)
         forward.is_omnicache_bridge = True
         model.add_object_patch(path, forward)
+
+
+def _patch_branches(model, blocks: BlockList) -> None:
+    for name, block in modules_of(model.model.diffusion_model, blocks.attribute):
+        modules = dict(block.named_modules())
+        for branch in blocks.branches:
+            for output in filter(modules.__contains__, branch.outputs):
+                _patch(model, f"diffusion_model.{name}.{output}", partial(_bridged_output, branch=branch))
+            for feed in filter(modules.__contains__, branch.feeds):
+                bridged = partial(_bridged_feed, branch=branch, layer=modules[feed])
+                _patch(model, f"diffusion_model.{name}.{feed}", bridged)
 
 
 def _remembering_options(original: Forward) -> Forward:
@@ -92,6 +140,29 @@ def _bridged_side(original: Forward, *, attribute: str, index: int) -> Forward:
         if callback is None:
             return original(first, *args, **kwargs)
         return callback(first, lambda: original(first, *args, **kwargs))
+
+    return forward
+
+
+def _bridged_output(original: Forward, *, branch: Branch) -> Forward:
+    @wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        tap = current_tap()
+        if tap is None:
+            return original(*args, **kwargs)
+        return tap.at_output(branch, lambda: original(*args, **kwargs))
+
+    return forward
+
+
+def _bridged_feed(original: Forward, *, branch: Branch, layer: nn.Linear) -> Forward:
+    @wraps(original)
+    def forward(first: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        tap = current_tap()
+        if tap is None:
+            return original(first, *args, **kwargs)
+        width = layer.out_features
+        return tap.at_feed(branch, first, width, lambda: original(first, *args, **kwargs))
 
     return forward
 

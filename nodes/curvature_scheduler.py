@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..omnicache.plan import Budget, Constraints
+from ..omnicache.plan import Budget, Constraints, Parts
 from ..omnicache.profile import Profile
 from ..omnicache.schedule import Schedule, parse_overrides
 from . import library, plot
@@ -83,6 +83,15 @@ class CurvatureScheduler(io.ComfyNode):
                     tooltip="Steps forced by hand, counted from 0: '5 full, 10-12 reuse'. The budget is "
                     "met around them. Empty: none.",
                 ),
+                io.String.Input(
+                    "parts",
+                    default="all",
+                    optional=True,
+                    tooltip="What of the model a reused step reuses: 'all', or some of attention, "
+                    "cross-attention and mlp, each with the blocks it is reused in if not in all, counted "
+                    "from 0: 'attention, mlp 4-20'. Other than all needs granularity branch on OmniCache "
+                    "Model Patch.",
+                ),
             ],
             outputs=[
                 ScheduleSocket.Output("schedule", tooltip="Goes to OmniCache Model Patch."),
@@ -102,12 +111,13 @@ class CurvatureScheduler(io.ComfyNode):
         protect_last,
         overrides,
         profile: Profile | None = None,
+        parts="all",
     ) -> io.NodeOutput:
         if profile is None and saved_profile != library.NONE:
             profile = library.load(saved_profile)
         full, reuse = parse_overrides(overrides)
         constraints = Constraints(max_consecutive, protect_first, protect_last, full, reuse)
-        schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile)
+        schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile, Parts.parse(parts))
         if profile is None:
             return io.NodeOutput(schedule)
         plan = schedule.plan_for(profile.schedule)

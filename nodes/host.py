@@ -19,11 +19,12 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from server import PromptServer
 
+from ..omnicache.branch_tap import BranchTap
 from ..omnicache.families import family_of, modules_of, places_of
 from ..omnicache.report import RunReport
 from ..omnicache.run import Call
-from ..omnicache.tap import BlockTap
-from .bridge import bridge
+from ..omnicache.tap import Blocks, BlockTap
+from .bridge import bridge, skip_unneeded_attention
 
 log = logging.getLogger("omnicache")
 
@@ -40,27 +41,29 @@ class Run(Protocol):
     tap: BlockTap
 
     def evaluate(self, call: Call) -> torch.Tensor: ...
-    def will_reuse(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
+    def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
     def step_finished(self, step: int) -> None: ...
     def sampling_finished(self, samples: torch.Tensor) -> None: ...
     def close(self) -> RunReport | None: ...
 
 
-# Builds the run once the model that executes and the sampler's sigmas are known. Raises ValueError to refuse.
-MakeRun = Callable[["comfy.model_patcher.ModelPatcher", list[float], BlockTap], Run]
+# Builds the run once the model that executes, the sampler's sigmas and the model's blocks are known. Raises
+# ValueError to refuse.
+MakeRun = Callable[["comfy.model_patcher.ModelPatcher", list[float], Blocks], Run]
 
 
 def patched(
-    model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun
+    model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun, with_branches: bool = False
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    Raises UnknownModel if the model is of no family the pack knows, ValueError if it is no transformer.
+    with_branches: a BranchTap will be used. Raises UnknownModel if the model is of no family the pack knows,
+    ValueError if it is no transformer.
     """
     family = family_of(model.model.diffusion_model)
     clone = model.clone()
-    bridge(clone, family)
+    bridge(clone, family, with_branches)
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
     return clone
@@ -110,12 +113,17 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
     replacements = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
     diffusion_model = model.model.diffusion_model
     family = family_of(diffusion_model)
-    side_counts = {
-        side.attribute: len(list(modules_of(diffusion_model, side.attribute))) for side in family.sides
-    }
-    tap = BlockTap(family, places_of(diffusion_model, family), side_counts, chained=dict(replacements))
-    run = make_run(model, sigmas, tap)
-    replacements.update(tap.callbacks)
+    blocks = Blocks(
+        family,
+        places_of(diffusion_model, family),
+        {side.attribute: len(list(modules_of(diffusion_model, side.attribute))) for side in family.sides},
+        chained=dict(replacements),
+        on_size=_tell_size,
+    )
+    run = make_run(model, sigmas, blocks)
+    replacements.update(run.tap.callbacks)
+    if isinstance(run.tap, BranchTap):
+        skip_unneeded_attention(transformer_options, run.tap)
     add = partial(
         comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
     )
@@ -189,8 +197,8 @@ def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_opt
         return executor(model, conds, x_in, timestep, model_options)
     transformer_options = model_options.get("transformer_options", {})
     rows = tuple(_row(cond.get("uuid"), transformer_options) for cond in given)
-    # A conditioning of an area has another shape than x_in, and will_reuse then says no.
-    if "double_block" not in transformer_options.get("patches", {}) and run.will_reuse(rows, x_in):
+    # A conditioning of an area has another shape than x_in, and spares_control then says no.
+    if "double_block" not in transformer_options.get("patches", {}) and run.spares_control(rows, x_in):
         conds = [
             [{key: value for key, value in cond.items() if key != "control"} for cond in side]
             if side is not None
@@ -210,12 +218,20 @@ def _copy(control: dict[str, list] | None) -> dict[str, list] | None:
     return {place: list(outputs) for place, outputs in control.items()} if control is not None else None
 
 
-def tell(text: str) -> None:
+def tell(text: str, level: int = logging.WARNING) -> None:
     """Says something in the log and on the node that is executing."""
-    log.warning("OmniCache: %s", text)
+    log.log(level, "OmniCache: %s", text)
     server = getattr(PromptServer, "instance", None)
     if server is not None and server.client_id is not None:
         server.send_progress_text(text, server.last_node_id, server.client_id)
+
+
+def _tell_size(bytes_of_row: int) -> None:
+    """Says how much the caches of a run will take, before there are any."""
+    tell(
+        f"the cache takes about {bytes_of_row / 1e6:.1f} MB for each picture and each of its prompts",
+        logging.INFO,
+    )
 
 
 def _announce(report: RunReport) -> None:

@@ -3,12 +3,15 @@
 import numpy as np
 from comfy_api.latest import io
 
+from ..omnicache.branch_tap import BranchTap
 from ..omnicache.correction import Correction, Corrector
 from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
+from ..omnicache.plan import EVERYTHING
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Schedule
-from ..omnicache.tap import BlockTap
+from ..omnicache.storage import Storage
+from ..omnicache.tap import Blocks, StackTap
 from .host import patched, tell
 from .identity import check_fits
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
@@ -32,7 +35,35 @@ class OmniCacheModelPatch(io.ComfyNode):
                 ),
                 ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler."),
                 CorrectionSocket.Input(
-                    "correction", optional=True, tooltip="From Noise Corrector. Nothing connected: age-aware."
+                    "correction",
+                    optional=True,
+                    tooltip="From Noise Corrector. Nothing connected: age-aware.",
+                ),
+                io.Combo.Input(
+                    "granularity",
+                    options=["stack", "branch"],
+                    default="stack",
+                    optional=True,
+                    tooltip="What is kept. Stack: one tensor for all blocks together, fastest and smallest. "
+                    "Branch: attention, cross-attention and MLP of each block apart, as in the paper; each "
+                    "reused step gates them anew. It takes tens of times the memory; Curvature Scheduler's "
+                    "parts need it.",
+                ),
+                io.Combo.Input(
+                    "cache_dtype",
+                    options=["compute", "bf16", "fp8"],
+                    default="compute",
+                    optional=True,
+                    tooltip="Number format of the cache. Compute: as the model computes, exact. bf16 and fp8 "
+                    "(one byte a number) take less memory and add a small rounding error.",
+                ),
+                io.Combo.Input(
+                    "cache_device",
+                    options=["model", "cpu"],
+                    default="model",
+                    optional=True,
+                    tooltip="Where the cache is kept. Model: on the model's device. CPU: in main memory, "
+                    "which frees VRAM and costs a copy at each step; worth it with granularity branch.",
                 ),
             ],
             outputs=[
@@ -46,7 +77,21 @@ class OmniCacheModelPatch(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, schedule: Schedule, correction: Correction | None = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        schedule: Schedule,
+        correction: Correction | None = None,
+        granularity="stack",
+        cache_dtype="compute",
+        cache_device="model",
+    ) -> io.NodeOutput:
+        with_branches = granularity == "branch"
+        if schedule.parts != EVERYTHING and not with_branches:
+            raise ValueError(
+                "granularity: 'stack' keeps all blocks together, but the schedule's parts name only some of "
+                "them. Set granularity to 'branch', or parts to 'all'."
+            )
         try:
             family_of(model.model.diffusion_model)
         except UnknownModel as unknown:
@@ -58,15 +103,17 @@ class OmniCacheModelPatch(io.ComfyNode):
             if remark is not None:
                 tell(f"{remark}; the result may be less exact")
 
-        def make_run(executing_model, sigmas: list[float], tap: BlockTap) -> CacheRun:
+        def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CacheRun:
             switch = executing_model.get_model_object("model_sampling").percent_to_sigma(
                 correction.switch_point
             )
             outlook = Outlook(schedule.profile, np.array(sigmas)) if schedule.profile is not None else None
+            plan = schedule.plan_for(np.array(sigmas))
             return CacheRun(
-                schedule.plan_for(np.array(sigmas)),
+                plan,
                 Corrector(correction, sigmas, outlook, float(switch)),
-                tap,
+                BranchTap(blocks, plan.selections) if with_branches else StackTap(blocks),
+                Storage(cache_dtype, cache_device),
             )
 
-        return io.NodeOutput(patched(model, make_run))
+        return io.NodeOutput(patched(model, make_run, with_branches))

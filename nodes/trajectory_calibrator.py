@@ -11,6 +11,7 @@ from comfyui_version import __version__ as host_version
 
 from ..omnicache.calibration import CalibrationRun
 from ..omnicache.profile import Profile, Settings
+from ..omnicache.tap import Blocks, StackTap
 from ..omnicache.version import __version__
 from . import library, plot
 from .host import FREE_RUNNING_SAMPLERS, patched, step_callback
@@ -178,8 +179,8 @@ def _calibrate(
     noise = comfy.sample.prepare_noise(start, seed, latent_image.get("batch_index"))
     made: list[tuple[CalibrationRun, list[float]]] = []
 
-    def make_run(executing_model, sigmas, tap) -> CalibrationRun:
-        made.append((CalibrationRun(len(sigmas) - 1, tap), sigmas))
+    def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CalibrationRun:
+        made.append((CalibrationRun(len(sigmas) - 1, StackTap(blocks)), sigmas))
         return made[0][0]
 
     latent = comfy.sample.sample(

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from .lane import LaneKey, Rows, Signature
+from .lane import Cache, JoinedCaches, LaneKey, Rows, Signature, split_captured
 from .profile import Floats, ModelIdentity, Profile, Settings
 from .run import Call, StageCounter
 from .spectrum import BAND_EDGES, BandProducts
-from .tap import BlockTap
+from .storage import Kept
+from .tap import BlockTap, Captured
 from .trajectory import GramRecorder, geometry, menger_curvature, turning_angle
 
 # One more than the longest run of reused steps that is planned by default: the distance between two full
@@ -26,7 +27,7 @@ class _Past:
     caused."""
 
     signature: Signature
-    residual: Rows
+    cache: Cache
     spectra: dict[int, Rows]
 
 
@@ -58,21 +59,21 @@ class CalibrationRun:
     def evaluate(self, call: Call) -> Tensor:
         """Answers one call of the host in full. Raises ValueError if its blocks cannot be reached."""
         keys = self._stages.keys(call.rows)
-        self._latest = Rows.split(call.x, len(keys))[0].view()
+        self._latest = call.x[: call.x.shape[0] // len(keys)]
         if call.refusal is not None:
             raise ValueError(f"model: it cannot be calibrated, {call.refusal}.")
         if not self._step < self._steps:  # a sampler that leaves its list of sigmas
             return call.forward()
         started = time.perf_counter()
-        denoised, residual = self.tap.capture(call.forward, late=call.without_control is not None)
+        denoised, captured = self.tap.capture(call.forward, Kept.as_is, late=call.without_control is not None)
         _wait_for(denoised)
         self._full_seconds[self._step] += time.perf_counter() - started
-        if residual is None:
+        if captured is None:
             raise ValueError("model: its blocks are not reached through the host's callbacks.")
-        self._measure(call, [self._past.setdefault(key, {}) for key in keys], denoised, residual)
+        self._measure(call, [self._past.setdefault(key, {}) for key in keys], denoised, captured)
         return denoised
 
-    def will_reuse(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
+    def spares_control(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
         """Never: every evaluation runs in full."""
         return False
 
@@ -129,7 +130,9 @@ class CalibrationRun:
             provenance=provenance,
         )
 
-    def _measure(self, call: Call, pasts: list[dict[int, _Past]], denoised: Tensor, residual: Tensor) -> None:
+    def _measure(
+        self, call: Call, pasts: list[dict[int, _Past]], denoised: Tensor, captured: Captured
+    ) -> None:
         """Runs the shadows of one full evaluation and adds up their energies and inner products."""
         step, signature = self._step, Signature.of(call.x, len(pasts))
         sigma = call.sigma_column()
@@ -143,7 +146,9 @@ class CalibrationRun:
                 continue
             started = time.perf_counter()
             shadow = self.tap.replay(
-                call.reuse_forward, Rows.join([s.residual for s in sources]), call.writes_between
+                call.reuse_forward(self.tap),
+                JoinedCaches([source.cache for source in sources]),
+                writes_between=call.writes_between,
             )
             _wait_for(shadow)
             self._reuse_seconds[step] += (time.perf_counter() - started) / self._ages
@@ -155,9 +160,9 @@ class CalibrationRun:
                 earlier = Rows.join([source.spectra[source_age] for source in sources])
                 self._cross[step, age - 1, source_age - 1] += products.between(noise, earlier).numpy()
         count = len(pasts)
-        by_age = {age: Rows.split(spectrum, count) for age, spectrum in spectra.items()}
-        for lane, (past, part) in enumerate(zip(pasts, Rows.split(residual, count), strict=True)):
-            past[step] = _Past(signature, part, {age: rows[lane] for age, rows in by_age.items()})
+        by_age = {age: Rows.split(Kept.as_is(spectrum), count) for age, spectrum in spectra.items()}
+        for lane, (past, cache) in enumerate(zip(pasts, split_captured(captured, count), strict=True)):
+            past[step] = _Past(signature, cache, {age: rows[lane] for age, rows in by_age.items()})
             past.pop(step - self._ages, None)
 
     def _band_products(self, grid: Tensor) -> BandProducts:

@@ -4,11 +4,28 @@ code. docs/new-family.md tells how to add one."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
 Joined = Literal["no", "text-image", "image-text"]
+BranchKind = Literal["attention", "cross_attention", "mlp"]
+BRANCH_KINDS: tuple[BranchKind, ...] = get_args(BranchKind)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One of the things that a block adds to its streams.
+
+    kinds: what it is; two where one last layer serves both. outputs: the modules of the block, as far as it
+    has them, that give what is added, before the gate. feeds: where attention is not a module of its own but
+    inline in the block, the layers before it. Nobody needs what they and attention give when the outputs are
+    known.
+    """
+
+    kinds: tuple[BranchKind, ...]
+    outputs: tuple[str, ...]
+    feeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,7 @@ class BlockList:
     first positional one, and with a text the block returns (image, text).
     is_bare: the callback gives back the stream itself, not a dictionary.
     left_out: attribute with the numbers of the blocks that the forward leaves out.
+    branches: what each of these blocks adds to the streams.
     """
 
     attribute: str
@@ -32,6 +50,12 @@ class BlockList:
     text: str = ""
     is_bare: bool = False
     left_out: str = ""
+    branches: tuple[Branch, ...] = ()
+
+    @property
+    def stream(self) -> str:
+        """Name of the image stream in the callback's arguments."""
+        return "x" if self.is_bare else "img"
 
 
 @dataclass(frozen=True)
@@ -52,8 +76,8 @@ class Family:
     subclass may walk its blocks in another way.
 
     row_axis: axis of the hidden state that holds the rows. writes_between: the forward adds in place into
-    what a block returned, before the next one. hides_options: the forward does not hand transformer_options
-    on to its blocks.
+    what a block returned, before the next one. writes_into_branches: a block may apply its gates in place.
+    hides_options: the forward does not hand transformer_options on to its blocks.
     """
 
     name: str
@@ -62,84 +86,161 @@ class Family:
     sides: tuple[SideList, ...] = ()
     row_axis: int = 0
     writes_between: bool = False
+    writes_into_branches: bool = False
     hides_options: bool = False
 
 
-_WAN = (BlockList("blocks"),)
-_FLUX = (BlockList("double_blocks"), BlockList("single_blocks", "single_block", "text-image"))
-_REFINED = (BlockList("noise_refiner", None), BlockList("layers", None, "text-image"))
+def _branches(attention: str, cross_attention: str = "", mlp: str = "") -> tuple[Branch, ...]:
+    """Branches of blocks whose attention is a module: the names of their modules, by kind."""
+    named = {"attention": attention, "cross_attention": cross_attention, "mlp": mlp}
+    return tuple(Branch((kind,), tuple(names.split())) for kind, names in named.items() if names)
+
+
+_INLINE_DOUBLE = (
+    Branch(("attention",), ("img_attn.proj", "txt_attn.proj"), feeds=("img_attn.qkv", "txt_attn.qkv")),
+    Branch(("mlp",), ("img_mlp", "txt_mlp")),
+)
+_INLINE_SINGLE = (Branch(("attention", "mlp"), ("linear2",), feeds=("linear1",)),)
+_INLINE_JOINT = (
+    Branch(
+        ("attention",),
+        ("x_block.attn.proj", "x_block.attn2.proj", "context_block.attn.proj"),
+        feeds=("x_block.attn.qkv", "x_block.attn2.qkv", "context_block.attn.qkv"),
+    ),
+    Branch(("mlp",), ("x_block.mlp", "context_block.mlp")),
+)
+
+
+def _wan(cross_attention: str = "cross_attn") -> tuple[BlockList, ...]:
+    return (BlockList("blocks", branches=_branches("self_attn", cross_attention, "ffn")),)
+
+
+def _flux(joined: Joined = "text-image", **left_out: str) -> tuple[BlockList, ...]:
+    return (
+        BlockList("double_blocks", branches=_INLINE_DOUBLE, left_out=left_out.get("double", "")),
+        BlockList(
+            "single_blocks",
+            "single_block",
+            joined,
+            branches=_INLINE_SINGLE,
+            left_out=left_out.get("single", ""),
+        ),
+    )
+
+
+def _refined(attention: str) -> tuple[BlockList, ...]:
+    branches = _branches(attention, mlp="feed_forward")
+    return (
+        BlockList("noise_refiner", None, branches=branches),
+        BlockList("layers", None, "text-image", branches=branches),
+    )
+
+
+_CROSS = _branches("attn", "cross_attn", "mlp")
 
 FAMILIES = (
-    Family("sd3", "OpenAISignatureMMDITWrapper", (BlockList("joint_blocks"),)),
-    Family("flux", "Flux", _FLUX),
-    Family(
-        "chroma",
-        "Chroma",
-        (
-            BlockList("double_blocks", left_out="skip_mmdit"),
-            BlockList("single_blocks", "single_block", "text-image", left_out="skip_dit"),
-        ),
-    ),
-    Family(
-        "chroma-radiance",
-        "ChromaRadiance",
-        (
-            BlockList("double_blocks", left_out="skip_mmdit"),
-            BlockList("single_blocks", "single_block", "text-image", left_out="skip_dit"),
-        ),
-    ),
-    Family("wan", "WanModel", _WAN),
+    Family("sd3", "OpenAISignatureMMDITWrapper", (BlockList("joint_blocks", branches=_INLINE_JOINT),)),
+    Family("flux", "Flux", _flux()),
+    Family("chroma", "Chroma", _flux(double="skip_mmdit", single="skip_dit")),
+    Family("chroma-radiance", "ChromaRadiance", _flux(double="skip_mmdit", single="skip_dit")),
+    Family("wan", "WanModel", _wan()),
     Family(
         "wan-vace",
         "VaceWanModel",
-        _WAN,
+        _wan(),
         sides=(SideList("vace_blocks", "nothing and input"),),
         writes_between=True,
     ),
-    Family("wan-camera", "CameraWanModel", _WAN),
-    Family("wan-s2v", "WanModel_S2V", _WAN, writes_between=True),
-    Family("wan-humo", "HumoWanModel", _WAN),
-    Family("wan-animate", "AnimateWanModel", _WAN),
+    Family("wan-camera", "CameraWanModel", _wan()),
+    Family("wan-s2v", "WanModel_S2V", _wan(), writes_between=True),
+    Family("wan-humo", "HumoWanModel", _wan("cross_attn audio_cross_attn_wrapper.audio_cross_attn")),
+    Family("wan-animate", "AnimateWanModel", _wan()),
+    Family("hunyuan-video", "HunyuanVideo", _flux("image-text"), writes_into_branches=True),
     Family(
-        "hunyuan-video",
-        "HunyuanVideo",
-        (BlockList("double_blocks"), BlockList("single_blocks", "single_block", "image-text")),
+        "ltxv", "LTXVModel", (BlockList("transformer_blocks", branches=_branches("attn1", "attn2", "ff")),)
     ),
-    Family("ltxv", "LTXVModel", (BlockList("transformer_blocks"),)),
-    Family("cosmos", "GeneralDIT", (BlockList("blocks", None),), row_axis=3, writes_between=True),
-    Family("cosmos-predict2", "MiniTrainDIT", (BlockList("blocks", None),)),
-    Family("qwen-image", "QwenImageTransformer2DModel", (BlockList("transformer_blocks"),)),
-    Family("lumina2", "NextDiT", _REFINED, sides=(SideList("context_refiner"),)),
+    Family(
+        "cosmos",
+        "GeneralDIT",
+        (
+            BlockList(
+                "blocks", None, branches=_branches("blocks.0.block", "blocks.1.block", "blocks.2.block")
+            ),
+        ),
+        row_axis=3,
+        writes_between=True,
+    ),
+    Family(
+        "cosmos-predict2",
+        "MiniTrainDIT",
+        (BlockList("blocks", None, branches=_branches("self_attn", "cross_attn", "mlp")),),
+    ),
+    Family(
+        "qwen-image",
+        "QwenImageTransformer2DModel",
+        (BlockList("transformer_blocks", branches=_branches("attn", mlp="img_mlp txt_mlp")),),
+    ),
+    Family("lumina2", "NextDiT", _refined("attention"), sides=(SideList("context_refiner"),)),
     Family(
         "omnigen2",
         "OmniGen2Transformer2DModel",
-        _REFINED,
+        _refined("attn"),
         sides=(SideList("context_refiner"), SideList("ref_image_refiner")),
     ),
     Family(
         "hidream",
         "HiDreamImageTransformer2DModel",
         (
-            BlockList("double_stream_blocks", None, image="image_tokens", text="text_tokens"),
-            BlockList("single_stream_blocks", None, "image-text", image="image_tokens"),
+            BlockList(
+                "double_stream_blocks",
+                None,
+                image="image_tokens",
+                text="text_tokens",
+                branches=_branches("block.attn1", mlp="block.ff_i block.ff_t"),
+            ),
+            BlockList(
+                "single_stream_blocks",
+                None,
+                "image-text",
+                image="image_tokens",
+                branches=_branches("block.attn1", mlp="block.ff_i"),
+            ),
         ),
     ),
     Family(
         "auraflow",
         "MMDiT",
-        (BlockList("double_layers"), BlockList("single_layers", "single_block", "text-image")),
+        (
+            BlockList("double_layers", branches=_branches("attn", mlp="mlpC mlpX")),
+            BlockList("single_layers", "single_block", "text-image", branches=_branches("attn", mlp="mlp")),
+        ),
     ),
-    Family("pixart", "PixArtMS", (BlockList("blocks", None),), hides_options=True),
-    Family("mochi", "AsymmDiTJoint", (BlockList("blocks"),)),
-    Family("hunyuan-dit", "HunYuanDiT", (BlockList("blocks"),)),
+    Family("pixart", "PixArtMS", (BlockList("blocks", None, branches=_CROSS),), hides_options=True),
+    Family("mochi", "AsymmDiTJoint", (BlockList("blocks", branches=_branches("attn", mlp="mlp_x mlp_y")),)),
+    Family("hunyuan-dit", "HunYuanDiT", (BlockList("blocks", branches=_branches("attn1", "attn2", "mlp")),)),
     Family(
         "ace-step",
         "ACEStepTransformer2DModel",
-        (BlockList("transformer_blocks", None, image="hidden_states"),),
+        (
+            BlockList(
+                "transformer_blocks",
+                None,
+                image="hidden_states",
+                branches=_branches("attn", "cross_attn", "ff"),
+            ),
+        ),
     ),
-    Family("stable-audio", "AudioDiffusionTransformer", (BlockList("transformer.layers"),)),
-    Family("hunyuan3d", "Hunyuan3Dv2", _FLUX),
-    Family("hunyuan3d-2.1", "HunYuanDiTPlain", (BlockList("blocks", "block", is_bare=True),)),
+    Family(
+        "stable-audio",
+        "AudioDiffusionTransformer",
+        (BlockList("transformer.layers", branches=_branches("self_attn", "cross_attn", "ff")),),
+    ),
+    Family("hunyuan3d", "Hunyuan3Dv2", _flux()),
+    Family(
+        "hunyuan3d-2.1",
+        "HunYuanDiTPlain",
+        (BlockList("blocks", "block", is_bare=True, branches=_branches("attn1", "attn2", "mlp moe")),),
+    ),
 )
 
 # What the host samples with too, but without a chain of blocks that all change one hidden state.

@@ -1,10 +1,14 @@
 """Which steps are reused: the budget, the constraints, and the exact dynamic programme that meets both."""
 
-from collections.abc import Callable, Iterable
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from .families import BRANCH_KINDS, BranchKind
 
 # cost(step, cached step, step whose cache was in use when the noise at the cached step was measured)
 StepCost = Callable[[int, int, int], float]
@@ -80,30 +84,91 @@ class Constraints:
         return may_be_full, may_reuse
 
 
+NO_BLOCK, EVERY_BLOCK = range(0), range(sys.maxsize)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is reused of the model: for each kind of branch, the blocks by their position in the forward."""
+
+    attention: range = NO_BLOCK
+    cross_attention: range = NO_BLOCK
+    mlp: range = NO_BLOCK
+
+    def has(self, position: int, kinds: Iterable[BranchKind]) -> bool:
+        """Whether what is all of these kinds at once is reused in this block."""
+        return all(position in getattr(self, kind) for kind in kinds)
+
+    @classmethod
+    def parse(cls, text: str) -> "Parts":
+        """From text such as "attention, mlp 4-20"; "all" is everything. Raises ValueError."""
+        if text.strip() in ("", "all"):
+            return EVERYTHING
+        blocks: dict[str, range] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            match = re.fullmatch(
+                r"(attention|cross-attention|mlp)(?:\s+(\d{1,4})(?:\s*-\s*(\d{1,4}))?)?", part
+            )
+            if match is None or match[1] in blocks:
+                raise ValueError(
+                    f"parts: {part!r} is not understood. Write 'all', or each of attention, cross-attention "
+                    "and mlp at most once, with the blocks it is reused in counted from 0, such as "
+                    "'attention, mlp 4-20'."
+                )
+            first = int(match[2] or 0)
+            blocks[match[1]] = range(first, int(match[3] or first) + 1) if match[2] else EVERY_BLOCK
+        return cls(*(blocks.get(kind.replace("_", "-"), NO_BLOCK) for kind in BRANCH_KINDS))
+
+
+NOTHING = Parts()
+EVERYTHING = Parts(EVERY_BLOCK, EVERY_BLOCK, EVERY_BLOCK)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """reused: for each step whether it is reused. Solved for one schedule of sigmas."""
+    """parts: what each step reuses; NOTHING where it is computed in full. Solved for one schedule of
+    sigmas."""
 
-    reused: tuple[bool, ...]
+    parts: tuple[Parts, ...]
+
+    @classmethod
+    def of(cls, reused: Sequence[bool], parts: Parts = EVERYTHING) -> "Plan":
+        """The plan that reuses the same parts at some of the steps."""
+        return cls(tuple(parts if step else NOTHING for step in reused))
+
+    @property
+    def reused(self) -> tuple[bool, ...]:
+        """For each step whether it is reused."""
+        return tuple(parts != NOTHING for parts in self.parts)
+
+    @property
+    def selections(self) -> frozenset[Parts]:
+        """What any of the steps reuses."""
+        return frozenset(self.parts) - {NOTHING}
 
     @property
     def steps(self) -> int:
-        return len(self.reused)
+        return len(self.parts)
 
     @property
     def full(self) -> int:
         return self.steps - sum(self.reused)
 
+    def at(self, step: int) -> Parts:
+        """NOTHING for steps beyond the schedule: a sampler that leaves it runs full."""
+        return self.parts[step] if 0 <= step < self.steps else NOTHING
+
     def is_reused(self, step: int) -> bool:
-        """False for steps beyond the schedule: a sampler that leaves it runs full."""
-        return 0 <= step < self.steps and self.reused[step]
+        return self.at(step) != NOTHING
 
     def speedup(self, reuse_cost: float) -> float:
         """Expected wall-clock ratio of the uncached run to this one."""
         return self.steps / (self.full + (self.steps - self.full) * reuse_cost)
 
 
-def solve(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> Plan:
+def solve(
+    steps: int, reused: int, constraints: Constraints, cost: StepCost, parts: Parts = EVERYTHING
+) -> Plan:
     """The plan with exactly so many reused steps and the least sum of step costs.
 
     Exact, by dynamic programming over (full step, gap before it, steps reused so far): runs of reused steps
@@ -112,7 +177,7 @@ def solve(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> 
     """
     may_be_full, may_reuse = constraints.allowed(steps)
     if reused == 0 and not constraints.reuse:
-        return Plan((False,) * steps)
+        return Plan.of((False,) * steps)
     if steps < MIN_STEPS:
         raise ValueError(
             f"steps: {steps} are too few to reuse any; at least {MIN_STEPS} are needed. Use more steps, or "
@@ -154,7 +219,7 @@ def solve(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> 
         mask[end - gap + 1 : end] = True
         mask[end - gap] = False
         end, gap, left = end - gap, int(came_from[end, gap, left]), left - (gap - 1)
-    return Plan(tuple(bool(value) for value in mask))
+    return Plan.of(mask.tolist(), parts)
 
 
 def _impossible(steps: int, reused: int, constraints: Constraints, counts: Iterable[int]) -> str:

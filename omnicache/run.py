@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from .correction import Corrector
-from .lane import Lane, LaneKey, Rows, Signature
-from .plan import Plan
+from .lane import JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
+from .plan import Parts, Plan
 from .report import RunReport, StepKind
+from .storage import Kept, Storage
 from .tap import BlockTap, Forward
 
 
@@ -25,8 +26,8 @@ class Call:
     """One call of the model by the host, about to happen.
 
     forward: makes the call; returns x0 estimates (rows, ...). without_control: the same without ControlNet
-    outputs, if there are any; the host adds these in place to what blocks return, the last one too, so the
-    cache holds them already. Both may be called more than once.
+    outputs, if there are any; the host adds these in place to what blocks return, the last one too, so a
+    cache of the whole stack holds them already. Both may be called more than once.
     x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host
     names them.
     refusal: why nothing may be cached in this call, or None. writes_between: something writes into what
@@ -41,9 +42,9 @@ class Call:
     without_control: Forward | None = None
     writes_between: bool = False
 
-    @property
-    def reuse_forward(self) -> Forward:
-        return self.without_control or self.forward
+    def reuse_forward(self, tap: BlockTap) -> Forward:
+        """What to run around what the tap replays."""
+        return self.without_control if self.without_control and tap.holds_additions else self.forward
 
     def sigma_column(self) -> Tensor:
         """sigma shaped (rows, 1, ...) to multiply x."""
@@ -73,10 +74,13 @@ class StageCounter:
 class CacheRun:
     """A sampling run with reuse, after a plan, corrected."""
 
-    def __init__(self, plan: Plan, corrector: Corrector, tap: BlockTap) -> None:
+    def __init__(
+        self, plan: Plan, corrector: Corrector, tap: BlockTap, storage: Storage | None = None
+    ) -> None:
         self.tap = tap
         self._plan = plan
         self._corrector = corrector
+        self._storage = storage or Storage()
         self._needs_noise = corrector.correction.needs_noise
         self._step = 0
         self._stages = StageCounter()
@@ -103,11 +107,13 @@ class CacheRun:
         self._count(call, "reuse")
         return self._reuse(call, lanes)
 
-    def will_reuse(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
-        """Whether evaluating each of these rows at x would now be a reuse. Changes nothing."""
+    def spares_control(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
+        """Whether evaluating each of these rows at x would now be a reuse for which no ControlNet is needed.
+        Changes nothing."""
         lanes = [self._lanes.get(self._stages.next_key(row)) for row in rows]
         return (
-            self._plan.is_reused(self._step)
+            self.tap.holds_additions
+            and self._plan.is_reused(self._step)
             and None not in lanes
             and self._missing(lanes, Signature.of(x, 1)) is None
         )
@@ -125,20 +131,23 @@ class CacheRun:
 
     def close(self) -> RunReport:
         """Frees every tensor and returns the report of the run."""
-        tensors = [tensor for lane in self._lanes.values() for tensor in lane.tensors()]
-        self._report.cache_bytes = sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
+        kept = [kept for lane in self._lanes.values() for kept in lane.kept()]
+        self._report.cache_bytes = sum({id(each): each.nbytes for each in kept}.values())
         self._lanes.clear()
         return self._report
 
     def _evaluate_fully(self, call: Call, lanes: list[Lane], signature: Signature) -> Tensor:
-        denoised, residual = self.tap.capture(call.forward, late=call.without_control is not None)
-        if residual is None:
+        denoised, captured = self.tap.capture(
+            call.forward, self._storage.keep, late=call.without_control is not None
+        )
+        if captured is None:
             self._report.note("the model did not reach its blocks through the host's callbacks")
             return denoised
         noise = self._measure_noise(call, lanes, signature, denoised)
-        noises = Rows.split(noise, len(lanes)) if noise is not None else [None] * len(lanes)
-        for lane, part, noise_part in zip(lanes, Rows.split(residual, len(lanes)), noises, strict=True):
-            lane.refresh(signature, part, self._step, noise_part)
+        noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
+        caches = split_captured(captured, len(lanes))
+        for lane, cache, noise_part in zip(lanes, caches, noises, strict=True):
+            lane.refresh(signature, cache, self._step, noise_part)
         return denoised
 
     def _measure_noise(
@@ -149,16 +158,18 @@ class CacheRun:
             return None
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
-        shadow = self.tap.replay(
-            call.reuse_forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
-        )
+        shadow = self._replay(call, lanes, self._plan.at(self._step + 1))
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
         return noise.nan_to_num_(0.0, 0.0, 0.0)
 
+    def _replay(self, call: Call, lanes: list[Lane], parts: Parts) -> Tensor:
+        cached = JoinedCaches([lane.cache for lane in lanes])
+        return self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
+
     def _missing(self, lanes: list[Lane], signature: Signature) -> str | None:
         """Why these lanes cannot reuse now, or None."""
-        if any(lane.residual is None for lane in lanes):
+        if any(lane.cache is None for lane in lanes):
             return "a conditioning came in without a cache"
         if not all(lane.has_cache(signature) for lane in lanes):
             return "the latent's shape, type or device changed"
@@ -167,9 +178,7 @@ class CacheRun:
         return None
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
-        denoised = self.tap.replay(
-            call.reuse_forward, Rows.join([lane.residual for lane in lanes]), call.writes_between
-        )
+        denoised = self._replay(call, lanes, self._plan.at(self._step))
         if not self._needs_noise:
             return denoised
         if len({(lane.step, lane.source_step) for lane in lanes}) == 1:

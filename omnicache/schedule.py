@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from .outlook import Outlook
-from .plan import Budget, Constraints, Plan, StepCost, solve
+from .plan import EVERYTHING, Budget, Constraints, Parts, Plan, StepCost, solve
 from .profile import Profile
 
 Cost = Literal["corrected error", "error", "curvature", "even"]
@@ -24,12 +24,15 @@ class Schedule:
     cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
     reuse times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict.
     "even": reused steps spread evenly.
+
+    parts: what of the model the reused steps reuse; other than everything needs the granularity of branches.
     """
 
     budget: Budget
     cost: Cost = "corrected error"
     constraints: Constraints = field(default_factory=Constraints)
     profile: Profile | None = None
+    parts: Parts = EVERYTHING
 
     def __post_init__(self) -> None:
         if self.profile is None and self.cost != "even":
@@ -48,9 +51,8 @@ class Schedule:
         exists."""
         steps = len(sigmas) - 1
         reused = self.budget.reused_steps(steps, self.reuse_cost())
-        return solve(
-            steps, reused, self.constraints, self._step_cost(np.asarray(sigmas, dtype=np.float64), reused)
-        )
+        cost = self._step_cost(np.asarray(sigmas, dtype=np.float64), reused)
+        return solve(steps, reused, self.constraints, cost, self.parts)
 
     def _step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
         if self.cost == "even" or self.profile is None:

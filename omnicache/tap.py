@@ -1,37 +1,115 @@
 """Stands around the transformer blocks of one forward: lets them run, captures what they add, or replays it.
 
-The residual R is the sum over all blocks of (block output - block input), which telescopes to the hidden
-state behind the last block minus the one before the first. If every attention and MLP output of every block
-is reused after its gate, the paper's per-block caching (Eq. 2) is exactly h_in + R: one tensor instead of two
-or three a block.
+BlockTap is what the two granularities have in common. StackTap takes all blocks as one: the residual R is
+the sum over all blocks of (block output - block input), which telescopes to the hidden state behind the last
+block minus the one before the first. If every attention and MLP output of every block is reused after its
+gate, the paper's per-block caching (Eq. 2) is exactly h_in + R: one tensor instead of two or three a block.
+branch_tap.py has the granularity that keeps those outputs apart.
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .families import BlockPlace, Family, SideList
+from .plan import EVERYTHING, Parts
+from .storage import Kept
 
 Callback = Callable[[dict[str, Any], dict[str, Any]], Any]
 Forward = Callable[[], Tensor]
+Keep = Callable[[Tensor], Kept]
+
+# What a forward leaves to be replayed, in the order in which it is made. The first axis of each is the rows.
+Captured = tuple[Kept, ...]
 
 
-class BlockTap:
+@dataclass(frozen=True)
+class Blocks:
+    """What a tap stands around, in the model that executes.
+
+    side_counts: how many modules each side list of the family has. chained: callbacks other nodes had set on
+    some blocks; they go on working whenever blocks are computed. on_size: called once, in the first forward
+    that is captured, with about how many bytes are kept of each row.
+    """
+
+    family: Family
+    places: tuple[BlockPlace, ...]
+    side_counts: Mapping[str, int] = field(default_factory=dict)
+    chained: Mapping[tuple[str, int], Callback] = field(default_factory=dict)
+    on_size: Callable[[int], None] = lambda size: None
+
+
+class BlockTap(ABC):
     """The block callbacks of one sampling run. Not shared between runs, and not between threads."""
 
-    def __init__(
+    # Whether what others add to the stream between the blocks, such as ControlNets, is in what is captured.
+    holds_additions: ClassVar[bool]
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._family = blocks.family
+        self._places = blocks.places
+        self._on_size: Callable[[int], None] | None = blocks.on_size
+        self.callbacks: dict[tuple[str, int], Callable] = {}
+        for position, place in enumerate(blocks.places):
+            callback = self._block_callback(position, blocks.chained.get(place.key))
+            self.callbacks[place.key] = outside_compiled_graphs(callback)
+        for side in blocks.family.sides:
+            callback = outside_compiled_graphs(self._side_callback(side))
+            keys = ((side.attribute, index) for index in range(blocks.side_counts[side.attribute]))
+            self.callbacks.update(dict.fromkeys(keys, callback))
+
+    def is_in_place(self, replacements: Mapping[tuple[str, int], Callback]) -> bool:
+        """Whether every block still calls this tap: another node may have displaced a callback for one
+        pass."""
+        return all(replacements.get(key) is callback for key, callback in self.callbacks.items())
+
+    @abstractmethod
+    def capture(self, forward: Forward, keep: Keep, late: bool = False) -> tuple[Tensor, Captured | None]:
+        """Runs a full forward. Returns its output and what it leaves to be replayed, None if the blocks were
+        not reached.
+
+        late: something is added in place to what the last block returns; it belongs to what is captured.
+        """
+
+    @abstractmethod
+    def replay(
         self,
-        family: Family,
-        places: Sequence[BlockPlace],
-        side_counts: Mapping[str, int],
-        chained: Mapping[tuple[str, int], Callback],
-    ) -> None:
-        """side_counts: how many modules each side list of the family has. chained: callbacks other nodes had
-        set on some blocks; they go on working whenever blocks are computed."""
-        self._family = family
+        forward: Forward,
+        cached: Sequence[Tensor],
+        parts: Parts = EVERYTHING,
+        writes_between: bool = False,
+    ) -> Tensor:
+        """Runs a forward in which what was captured stands for what would be computed.
+
+        parts: what is reused. writes_between: something in this call adds in place into what a block returns.
+        """
+
+    @abstractmethod
+    def _block_callback(self, position: int, chained: Callback | None) -> Callback:
+        """What the host calls in place of the block at this position."""
+
+    @abstractmethod
+    def _side_callback(self, side: SideList) -> Callable[[Tensor, Callable[[], Any]], Any]:
+        """What the bridge calls in place of each module of a side list."""
+
+    def _tell_size(self, bytes_of_row: int) -> None:
+        if self._on_size is not None:
+            on_size, self._on_size = self._on_size, None
+            on_size(bytes_of_row)
+
+
+class StackTap(BlockTap):
+    """All blocks as one: keeps the residual of the whole stack, (rows, tokens, width)."""
+
+    holds_additions = True
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__(blocks)
         self._capturing = False
         self._is_late = False
         self._exit: Tensor | None = None  # hidden state behind the last block, if it is read late
@@ -40,43 +118,31 @@ class BlockTap:
         self._keep_entry = False
         self._entry: Tensor | None = None  # hidden state before the first block
         self._residual: Tensor | None = None
-        self.callbacks: dict[tuple[str, int], Callable] = {}
-        for position, place in enumerate(places):
-            callback = self._block_callback(places, position, chained.get(place.key))
-            self.callbacks[place.key] = _outside_compiled_graphs(callback)
-        for side in family.sides:
-            callback = _outside_compiled_graphs(self._side_callback(side))
-            self.callbacks.update({(side.attribute, i): callback for i in range(side_counts[side.attribute])})
 
-    def is_in_place(self, replacements: Mapping[tuple[str, int], Callback]) -> bool:
-        """Whether every block still calls this tap: another node may have displaced a callback for one
-        pass."""
-        return all(replacements.get(key) is callback for key, callback in self.callbacks.items())
-
-    def capture(self, forward: Forward, late: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Runs a full forward. Returns its output and the residual (rows, tokens, width), None if the blocks
-        were not reached.
-
-        late: reads the hidden state behind the last block only when the forward has ended, so that what was
-        added to it in place belongs to the residual.
-        """
+    def capture(self, forward: Forward, keep: Keep, late: bool = False) -> tuple[Tensor, Captured | None]:
         self._capturing, self._is_late = True, late
         try:
             out = forward()
             if self._exit is not None:
                 self._residual = torch.sub(self._exit, self._entry, out=self._entry)
-            residual = self._residual
-            return out, residual if residual is None else residual.movedim(self._family.row_axis, 0)
+            if self._residual is None:
+                return out, None
+            kept = keep(self._residual.movedim(self._family.row_axis, 0))
+            self._tell_size(kept.nbytes // kept.rows)
+            return out, (kept,)
         finally:
             self._capturing, self._entry, self._exit, self._residual = False, None, None, None
 
-    def replay(self, forward: Forward, residual: Tensor, writes_between: bool) -> Tensor:
-        """Runs a forward in which the blocks are replaced by the residual.
-
-        writes_between: something in this call adds in place into what a block returns. R holds such additions
-        already, so they must land in a copy that is thrown away.
-        """
-        self._replayed = residual.movedim(0, self._family.row_axis)
+    def replay(
+        self,
+        forward: Forward,
+        cached: Sequence[Tensor],
+        parts: Parts = EVERYTHING,
+        writes_between: bool = False,
+    ) -> Tensor:
+        """R holds what is added in place between the blocks, so such additions must land in a copy that is
+        thrown away. parts: of no account, all blocks are reused."""
+        self._replayed = cached[0].movedim(0, self._family.row_axis)
         self._keep_entry = writes_between or self._family.writes_between
         self._is_past_blocks = False
         try:
@@ -84,12 +150,10 @@ class BlockTap:
         finally:
             self._replayed, self._entry = None, None
 
-    def _block_callback(
-        self, places: Sequence[BlockPlace], position: int, chained: Callback | None
-    ) -> Callback:
-        blocks = places[position].blocks
-        name = "x" if blocks.is_bare else "img"
-        is_first, is_last = position == 0, position == len(places) - 1
+    def _block_callback(self, position: int, chained: Callback | None) -> Callback:
+        blocks = self._places[position].blocks
+        name = blocks.stream
+        is_first, is_last = position == 0, position == len(self._places) - 1
 
         def at_block(args: dict[str, Any], extra: dict[str, Any]) -> Any:
             if self._replayed is not None:
@@ -150,7 +214,7 @@ def _with_image_tokens(stream: Tensor, image: Tensor, joined: str) -> Tensor:
     return image
 
 
-def _outside_compiled_graphs(callback: Callback) -> Callback:
+def outside_compiled_graphs(callback: Callback) -> Callback:
     """Keeps torch.compile from tracing the callback while the block inside it is still compiled.
 
     recursive=False matters: with the default, the compiled layers inside run eager without a word. Where

@@ -9,10 +9,12 @@ import torch
 
 from comfyui_omnicache.nodes.host import KEY, patched
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
-from comfyui_omnicache.omnicache.correction import Correction
+from comfyui_omnicache.omnicache.correction import Correction, Corrector
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
+from comfyui_omnicache.omnicache.storage import Kept
+from comfyui_omnicache.omnicache.tap import StackTap
 from tiny_models import build, count_leaf_calls, sample
 
 
@@ -57,11 +59,10 @@ def test_an_exception_or_interrupt_leaves_nothing_behind(error):
     model, runs = build("sd3"), []
     clean = sample(model, "sd3")
 
-    def make_run(executing, sigmas, tap):
-        from comfyui_omnicache.omnicache.correction import Corrector
-
+    def make_run(executing, sigmas, blocks):
         schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
-        run = CacheRun(schedule.plan_for(sigmas), Corrector(Correction(), sigmas, None, 0.5), tap)
+        corrector = Corrector(Correction(), sigmas, None, 0.5)
+        run = CacheRun(schedule.plan_for(sigmas), corrector, StackTap(blocks))
         runs.append(weakref.ref(run))
         return run
 
@@ -82,19 +83,19 @@ def test_the_state_of_a_run_is_gone_after_it():
     model, taps = build("sd3"), []
 
     class Uncached:
-        def __init__(self, tap):
-            self.tap = tap
-            taps.append(weakref.ref(tap))
+        def __init__(self, blocks):
+            self.tap = StackTap(blocks)
+            taps.append(weakref.ref(self.tap))
 
         def evaluate(self, call):
-            return self.tap.capture(call.forward)[0]
+            return self.tap.capture(call.forward, Kept.as_is)[0]
 
-        def will_reuse(self, rows, x): ...
+        def spares_control(self, rows, x): ...
         def step_finished(self, step): ...
         def sampling_finished(self, samples): ...
         def close(self): ...
 
-    sample(patched(model, lambda executing, sigmas, tap: Uncached(tap)), "sd3")
+    sample(patched(model, lambda executing, sigmas, blocks: Uncached(blocks)), "sd3")
     gc.collect()
     assert taps[0]() is None
 

@@ -12,7 +12,8 @@ from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
 from comfyui_omnicache.omnicache.lane import Rows
 from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.run import CacheRun, Call
-from comfyui_omnicache.omnicache.tap import BlockTap
+from comfyui_omnicache.omnicache.storage import Kept
+from comfyui_omnicache.omnicache.tap import Blocks, StackTap
 
 FAMILY = Family("plain", "Plain", (BlockList("blocks"),))
 PLACES = places_of(
@@ -24,7 +25,7 @@ SIGMAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 class Model:
     """hidden = x; two blocks each add sigma; x0 = x - sigma * hidden."""
 
-    def __init__(self, tap: BlockTap) -> None:
+    def __init__(self, tap: StackTap) -> None:
         self.tap, self.blocks_run = tap, 0
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -41,8 +42,8 @@ class Model:
 
 
 def run_of(mask: str, **correction):
-    tap = BlockTap(FAMILY, PLACES, {}, {})
-    plan = Plan(tuple(step == "r" for step in mask))
+    tap = StackTap(Blocks(FAMILY, PLACES))
+    plan = Plan.of([step == "r" for step in mask])
     corrector = Corrector(Correction(**correction), SIGMAS, None, switch_sigma=0.5)
     return CacheRun(plan, corrector, tap), Model(tap)
 
@@ -119,7 +120,7 @@ def test_a_noise_that_is_not_finite_is_left_out():
     evaluate(run, model, 0)
     run.step_finished(0)
     lane = next(iter(run._lanes.values()))
-    lane.residual.tensor.fill_(float("nan"))  # the shadow of the next full step will be NaN
+    lane.cache[0].kept.data.fill_(float("nan"))  # the shadow of the next full step will be NaN
     evaluate(run, model, 1)
     run.step_finished(1)
     assert torch.isfinite(evaluate(run, model, 2)).all()
@@ -151,7 +152,7 @@ def test_image_tokens_are_found_in_a_joined_stream(joined, expected):
     lists = (BlockList("first"), BlockList("second", "single_block", joined))
     family = Family("joined", "Joined", lists)
     one = torch.nn.Sequential(torch.nn.Identity())
-    tap = BlockTap(family, places_of(SimpleNamespace(first=one, second=one), family), {}, {})
+    tap = StackTap(Blocks(family, places_of(SimpleNamespace(first=one, second=one), family)))
     image, text = torch.ones(1, 3, 2), torch.zeros(1, 2, 2)
 
     def stream(tokens):
@@ -169,14 +170,14 @@ def test_image_tokens_are_found_in_a_joined_stream(joined, expected):
             {"img": stream(out["img"])}, {"original_block": lambda a: {"img": a["img"] + 5}}
         )["img"]
 
-    _, residual = tap.capture(forward)
-    assert torch.equal(residual, torch.full((1, 3, 2), 9.0))
-    replayed = tap.replay(forward, residual, False)
+    _, (residual,) = tap.capture(forward, Kept.as_is)
+    assert torch.equal(residual.whole(), torch.full((1, 3, 2), 9.0))
+    replayed = tap.replay(forward, [residual.whole()])
     assert replayed.sum().item() == expected * 6
 
 
 def test_in_place_writes_between_blocks_do_not_reach_the_replayed_entry():
-    tap = BlockTap(FAMILY, PLACES, {}, {})
+    tap = StackTap(Blocks(FAMILY, PLACES))
     entry = torch.ones(1, 2, 2)
 
     def forward():
@@ -184,17 +185,18 @@ def test_in_place_writes_between_blocks_do_not_reach_the_replayed_entry():
         out += 100.0  # what a ControlNet does
         return tap.callbacks["double_block", 1]({"img": out}, {})["img"]
 
-    assert torch.equal(tap.replay(forward, torch.ones(1, 2, 2), True), torch.full((1, 2, 2), 2.0))
+    replayed = tap.replay(forward, [torch.ones(1, 2, 2)], writes_between=True)
+    assert torch.equal(replayed, torch.full((1, 2, 2), 2.0))
     assert torch.equal(entry, torch.ones(1, 2, 2))
 
 
 def test_rows_are_joined_without_a_copy_when_they_belong_together():
     whole = torch.arange(6.0).view(6, 1)
-    parts = Rows.split(whole, 3)
+    parts = Rows.split(Kept.as_is(whole), 3)
     assert Rows.join(parts) is whole
     assert torch.equal(Rows.join([parts[2], parts[0]]).flatten(), torch.tensor([4.0, 5.0, 0.0, 1.0]))
 
 
 def test_steps_beyond_the_plan_run_full():
-    assert not Plan((False, True)).is_reused(2) and not Plan((False, True)).is_reused(-1)
-    assert np.isclose(Plan((False, True)).speedup(0.0), 2.0)
+    assert not Plan.of((False, True)).is_reused(2) and not Plan.of((False, True)).is_reused(-1)
+    assert np.isclose(Plan.of((False, True)).speedup(0.0), 2.0)

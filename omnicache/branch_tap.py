@@ -1,0 +1,165 @@
+"""Keeps the outputs of attention, cross-attention and MLP of each block apart, before their gates, so that
+the block gates them anew with the current timestep (paper, Eq. 2), and a plan may reuse only some of them.
+
+The blocks themselves run at a reuse; inside them, the modules that a family's row names answer with what was
+captured. The bridge puts a patch on each of them that asks here.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from .families import Branch, SideList
+from .plan import EVERYTHING, NOTHING, Parts
+from .storage import Kept
+from .tap import Blocks, BlockTap, Callback, Captured, Forward, Keep
+
+# The tap of the sampling run whose block is being computed, as long as it captures or replays.
+_CURRENT: ContextVar["BranchTap | None"] = ContextVar("omnicache_branch_tap", default=None)
+
+
+def current_tap() -> "BranchTap | None":
+    return _CURRENT.get()
+
+
+class _Answer(NamedTuple):
+    """How one module answers: with tensors number `start` and following, among other things."""
+
+    start: int
+    form: tuple[bool, ...] | None  # what of a tuple is a tensor; None: the answer is a tensor
+
+    @property
+    def tensors(self) -> int:
+        return 1 if self.form is None else sum(self.form)
+
+
+class BranchTap(BlockTap):
+    """Every branch of every block by itself, as far as any of the selections names it.
+
+    What is captured is in the order of the calls, which is the same in every forward of a run.
+    """
+
+    holds_additions: ClassVar[bool] = False
+
+    def __init__(self, blocks: Blocks, selections: Collection[Parts] = (EVERYTHING,)) -> None:
+        """selections: what the steps of the plan reuse."""
+        super().__init__(blocks)
+        self._selections = tuple(selections)
+        self._answers: list[_Answer] = []
+        self._is_running = False
+        self._position = 0  # of the block that is being computed
+        self._calls = 0  # of modules that answered in this forward
+        self._reused: Parts = NOTHING
+        self._cached: Sequence[Tensor] = ()
+        self._keep: Keep | None = None  # while what is computed is captured
+        self._captured: list[Kept] = []
+
+    def capture(self, forward: Forward, keep: Keep, late: bool = False) -> tuple[Tensor, Captured | None]:
+        self._keep, self._captured = keep, []
+        try:
+            return self._run(forward), tuple(self._captured) or None
+        finally:
+            self._keep, self._captured = None, []
+
+    def replay(
+        self,
+        forward: Forward,
+        cached: Sequence[Tensor],
+        parts: Parts = EVERYTHING,
+        writes_between: bool = False,
+    ) -> Tensor:
+        self._cached, self._reused = cached, parts
+        try:
+            return self._run(forward)
+        finally:
+            self._cached, self._reused = (), NOTHING
+
+    def at_output(self, branch: Branch, original: Callable[[], Any]) -> Any:
+        """Answers for a module that ends a branch: a tensor, or a tuple of such (image and text)."""
+        if not self._captures(self._position, branch):
+            return original()
+        return self._answer(self._reused.has(self._position, branch.kinds), original)
+
+    def at_feed(self, branch: Branch, first: Tensor, width: int, original: Callable[[], Any]) -> Any:
+        """Answers for a layer before inline attention, which would give (..., width)."""
+        if not self._reused.has(self._position, branch.kinds):
+            return original()
+        return first.new_zeros(()).expand(*first.shape[:-1], width)
+
+    def skips_attention(self) -> bool:
+        """Whether nobody needs what attention inside the current block gives."""
+        return any(
+            branch.feeds and self._reused.has(self._position, branch.kinds)
+            for branch in self._places[self._position].blocks.branches
+        )
+
+    def _run(self, forward: Forward) -> Tensor:
+        self._is_running, self._calls = True, 0
+        try:
+            return forward()
+        finally:
+            self._is_running = False
+
+    def _block_callback(self, position: int, chained: Callback | None) -> Callback:
+        def at_block(args: dict[str, Any], extra: dict[str, Any]) -> Any:
+            self._position = position
+            before = len(self._captured)
+            token = _CURRENT.set(self if self._is_running else None)
+            try:
+                return chained(args, extra) if chained is not None else extra["original_block"](args)
+            finally:
+                _CURRENT.reset(token)
+                if len(self._captured) > before:
+                    self._tell_size(self._estimated_size(self._captured[before:]))
+
+        return at_block
+
+    def _side_callback(self, side: SideList) -> Callable[[Tensor, Callable[[], Any]], Any]:
+        def at_side(first: Tensor, original: Callable[[], Any]) -> Any:
+            if not self._is_running or self._selections != (EVERYTHING,):
+                return original()
+            return self._answer(self._reused == EVERYTHING, original)
+
+        return at_side
+
+    def _answer(self, is_reused: bool, original: Callable[[], Any]) -> Any:
+        """Computes an output and keeps it if this is captured, or takes it from what was kept."""
+        number, self._calls = self._calls, self._calls + 1
+        if is_reused:
+            return self._from_cache(self._answers[number])
+        out = original()
+        parts = out if isinstance(out, tuple | list) else (out,)
+        if number == len(self._answers):
+            start = self._answers[-1].start + self._answers[-1].tensors if self._answers else 0
+            form = tuple(isinstance(part, Tensor) for part in parts) if parts is out else None
+            self._answers.append(_Answer(start, form))
+        if self._keep is not None:
+            tensors = [part for part in parts if isinstance(part, Tensor)]
+            self._captured += [self._keep(self._safe(t.movedim(self._family.row_axis, 0))) for t in tensors]
+        return out
+
+    def _from_cache(self, answer: _Answer) -> Any:
+        tensors = (
+            self._safe(self._cached[answer.start + number].movedim(0, self._family.row_axis))
+            for number in range(answer.tensors)
+        )
+        if answer.form is None:
+            return next(tensors)
+        return tuple(next(tensors) if is_tensor else None for is_tensor in answer.form)
+
+    def _safe(self, tensor: Tensor) -> Tensor:
+        return tensor.clone() if self._family.writes_into_branches else tensor
+
+    def _captures(self, position: int, branch: Branch) -> bool:
+        return any(selection.has(position, branch.kinds) for selection in self._selections)
+
+    def _estimated_size(self, of_block: list[Kept]) -> int:
+        """Bytes to capture for each row, if each branch leaves as much as those of this block."""
+        branches = [
+            sum(self._captures(position, branch) for branch in place.blocks.branches)
+            for position, place in enumerate(self._places)
+        ]
+        size = sum(kept.nbytes for kept in of_block) // of_block[0].rows
+        return size * sum(branches) // branches[self._position]

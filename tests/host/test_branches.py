@@ -1,0 +1,173 @@
+"""Attention, cross-attention and MLP outputs kept apart, in every family of the host."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.omnicache.correction import Correction
+from comfyui_omnicache.omnicache.families import BRANCH_KINDS, family_of, places_of
+from comfyui_omnicache.omnicache.plan import Budget, Parts
+from comfyui_omnicache.omnicache.schedule import Schedule
+from tiny_models import MODELS, build, sample
+
+every_family = pytest.mark.parametrize("family", list(MODELS))
+
+# Between their blocks, these families change the stream in ways that depend on it (skips through a linear
+# layer, face and audio adapters), so that the sum of all branches is not what the stack adds.
+NOT_ONLY_BRANCHES = ("hunyuan-dit", "hunyuan3d-2.1", "wan-animate", "wan-s2v")
+
+
+def reusing(model, ratio: float, granularity: str = "branch", parts: str = "all", mode: str = "age-aware"):
+    schedule = Schedule(Budget("reuse ratio", ratio), cost="even", parts=Parts.parse(parts))
+    return OmniCacheModelPatch.execute(model, schedule, Correction(mode), granularity).args[0]
+
+
+def layers_of(model, kind: str) -> Iterator[torch.nn.Module]:
+    """The layers without children in the modules that end, or feed, the branches of one kind."""
+    diffusion_model = model.model.diffusion_model
+    lists = {place.blocks for place in places_of(diffusion_model, family_of(diffusion_model))}
+    for blocks in lists:
+        names = [n for b in blocks.branches if kind in b.kinds for n in (*b.outputs, *b.feeds)]
+        for name, module in diffusion_model.named_modules():
+            inside = name.removeprefix(f"{blocks.attribute}.").partition(".")[2]
+            if name.startswith(f"{blocks.attribute}.") and not list(module.children()):
+                if any(inside == own or inside.startswith(f"{own}.") for own in names):
+                    yield module
+
+
+class Counter:
+    """Calls of the layers of each kind of branch, and of the host's attention functions."""
+
+    def __init__(self, model) -> None:
+        self.calls = dict.fromkeys((*BRANCH_KINDS, "function"), 0)
+        for kind in BRANCH_KINDS:
+            for layer in layers_of(model, kind):
+                layer.forward = self._counting(kind, layer.forward)
+        options = model.model_options["transformer_options"]
+        options["optimized_attention_override"] = self._attention
+
+    def _counting(self, kind: str, forward: Callable) -> Callable:
+        """Not a hook: hooks also run where the pack answers in the place of forward."""
+
+        def counted(*args, **kwargs):
+            self.calls[kind] += 1
+            return forward(*args, **kwargs)
+
+        return counted
+
+    def _attention(self, function, *args, **kwargs):
+        self.calls["function"] += 1
+        return function(*args, **kwargs)
+
+    def take(self) -> dict[str, int]:
+        taken, self.calls = self.calls, dict.fromkeys(self.calls, 0)
+        return taken
+
+
+@every_family
+def test_every_block_of_the_family_has_an_attention_and_an_mlp_branch(family):
+    model = build(family)
+    assert any(layers_of(model, "attention")) and any(layers_of(model, "mlp"))
+
+
+@every_family
+def test_a_patch_that_reuses_nothing_changes_no_bit(family):
+    model = build(family)
+    assert torch.equal(sample(reusing(model, 0.0), family), sample(model, family))
+
+
+@every_family
+def test_at_a_reused_step_no_branch_is_computed(family):
+    model = build(family)
+    counter = Counter(model)
+    sample(model, family)
+    whole = counter.take()
+    sample(reusing(model, 0.5, mode="off"), family)
+    half = counter.take()
+    assert whole["attention"] > 0 and whole["mlp"] > 0
+    assert {kind: calls * 2 for kind, calls in half.items() if kind != "function"} == {
+        kind: calls for kind, calls in whole.items() if kind != "function"
+    }
+    # Text refiners and the like may compute attention at each step.
+    assert half["function"] * 2 <= whole["function"] + 2 * 12 * (whole["function"] % 24 != 0)
+
+
+@every_family
+def test_reuse_changes_the_result_and_leaves_the_model_as_it_was(family):
+    model = build(family)
+    before = sample(model, family)
+    reused = sample(reusing(model, 0.5), family)
+    assert torch.isfinite(reused).all() and not torch.equal(reused, before)
+    assert torch.equal(sample(model, family), before)
+
+
+@pytest.mark.parametrize("family", [name for name in MODELS if name not in NOT_ONLY_BRANCHES])
+def test_with_frozen_gates_branches_and_the_stack_agree_to_rounding(family):
+    model = build(family)
+    # The model is told the same time at each step, so its gates never change.
+    model.model.model_sampling.timestep = lambda sigma: torch.full_like(sigma, 500.0)
+    stack, branches = (sample(reusing(model, 0.5, each), family) for each in ("stack", "branch"))
+    assert (branches - stack).norm() <= 1e-5 * stack.norm()
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "wan", "lumina2"])
+def test_gates_are_refreshed_at_reused_steps(family):
+    model = build(family)
+    stack, branches = (sample(reusing(model, 0.5, each), family) for each in ("stack", "branch"))
+    assert not torch.allclose(branches, stack, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "parts, halved",
+    [("attention", {"attention"}), ("cross-attention, mlp", {"cross_attention", "mlp"})],
+)
+def test_a_plan_may_name_branches(parts, halved):
+    model = build("wan")
+    counter = Counter(model)
+    sample(model, "wan")
+    whole = counter.take()
+    sample(reusing(model, 0.5, parts=parts, mode="off"), "wan")
+    calls = counter.take()
+    assert {kind for kind in BRANCH_KINDS if calls[kind] * 2 == whole[kind]} == halved
+    assert {kind for kind in BRANCH_KINDS if calls[kind] == whole[kind]} == set(BRANCH_KINDS) - halved
+
+
+def test_a_plan_may_name_blocks():
+    model = build("sd3")
+    calls = [0, 0, 0]
+    for number, block in enumerate(model.model.diffusion_model.joint_blocks):
+
+        def count(*_, number=number):
+            calls[number] += 1
+
+        block.x_block.mlp.fc1.register_forward_hook(count)
+    sample(reusing(model, 0.5, parts="mlp 1-2", mode="off"), "sd3")
+    assert calls == [12, 6, 6]
+
+
+def test_parts_need_the_granularity_of_branches():
+    with pytest.raises(ValueError, match="granularity: 'stack' .* Set granularity to 'branch'"):
+        reusing(build("sd3"), 0.5, "stack", parts="mlp")
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "wan", "qwen-image", "mochi", "stable-audio"])
+@pytest.mark.parametrize("granularity", ["stack", "branch"])
+def test_the_memory_told_at_the_first_step_is_what_is_kept(family, granularity, monkeypatch):
+    told, reports = [], []
+    monkeypatch.setattr(host, "_tell_size", told.append)
+    monkeypatch.setattr(host, "_announce", reports.append)
+    sample(reusing(build(family), 0.5, granularity, mode="off"), family)
+    (size,) = told
+    # Two rows: with and without the prompt.
+    assert size * 2 == pytest.approx(reports[0].cache_bytes, rel=0.15)
+
+
+def test_rows_evaluated_together_or_apart_give_the_same():
+    model = reusing(build("sd3"), 0.5)
+    together = sample(model, "sd3", batch=2)
+    model.model.memory_required = lambda *args, **kwargs: 1e30  # the host then evaluates row by row
+    apart = sample(model, "sd3", batch=2)
+    assert (apart - together).norm() <= 1e-3 * together.norm()
