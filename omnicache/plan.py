@@ -109,14 +109,14 @@ class Parts:
             match = re.fullmatch(
                 r"(attention|cross-attention|mlp)(?:\s+(\d{1,4})(?:\s*-\s*(\d{1,4}))?)?", part
             )
-            if match is None or match[1] in blocks:
+            first, last = (int(match[2] or 0), int(match[3] or match[2] or 0)) if match else (0, 0)
+            if match is None or match[1] in blocks or last < first:
                 raise ValueError(
                     f"parts: {part!r} is not understood. Write 'all', or each of attention, cross-attention "
                     "and mlp at most once, with the blocks it is reused in counted from 0, such as "
                     "'attention, mlp 4-20'."
                 )
-            first = int(match[2] or 0)
-            blocks[match[1]] = range(first, int(match[3] or first) + 1) if match[2] else EVERY_BLOCK
+            blocks[match[1]] = range(first, last + 1) if match[2] else EVERY_BLOCK
         return cls(*(blocks.get(kind.replace("_", "-"), NO_BLOCK) for kind in BRANCH_KINDS))
 
 

@@ -1,21 +1,16 @@
 """Every family of the host, as a tiny random model of its classes, through its guider and sampler."""
 
-from typing import ClassVar
-
 import pytest
 import torch
+from replay_each_step import replaying_each_step
 
 from comfyui_omnicache.nodes import host
-from comfyui_omnicache.nodes.host import patched
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import FAMILIES, NOT_TRANSFORMERS, family_of
-from comfyui_omnicache.omnicache.lane import JoinedCaches, split_captured
 from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
-from comfyui_omnicache.omnicache.storage import Kept
 from comfyui_omnicache.omnicache.tap import StackTap
 from tiny_models import MODELS, build, count_leaf_calls, sample
 
@@ -25,30 +20,6 @@ every_family = pytest.mark.parametrize("family", list(MODELS))
 def with_reuse(model, ratio: float, **correction):
     schedule = Schedule(Budget("reuse ratio", ratio), cost="even")
     return OmniCacheModelPatch.execute(model, schedule, Correction(**correction)).args[0]
-
-
-class ReplayEachStep(CacheRun):
-    """Answers each evaluation in full, and replays what it has just captured at the same x and sigma."""
-
-    errors: ClassVar[list[float]] = []
-
-    def __init__(self, tap) -> None:
-        self.tap = tap
-
-    def evaluate(self, call):
-        late = call.without_control is not None
-        full, captured = self.tap.capture(call.forward, Kept.as_is, late)
-        (cache,) = split_captured(captured, 1)
-        again = self.tap.replay(
-            call.reuse_forward(self.tap), JoinedCaches([cache]), writes_between=call.writes_between
-        )
-        self.errors.append(((again - full).norm() / full.norm()).item())
-        return full
-
-    def spares_control(self, rows, x): ...
-    def step_finished(self, step): ...
-    def sampling_finished(self, samples): ...
-    def close(self): ...
 
 
 def test_each_row_of_the_table_has_a_tiny_model():
@@ -85,10 +56,9 @@ def test_no_block_runs_at_a_reused_step(family):
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
 def test_reusing_the_same_steps_cache_is_the_full_evaluation_to_rounding(family, dtype, tolerance, tap):
     model = build(family, dtype)
-    ReplayEachStep.errors.clear()
-    patch = patched(model, lambda executing, sigmas, blocks: ReplayEachStep(tap(blocks)), tap is BranchTap)
+    patch, errors = replaying_each_step(model, tap)
     result = sample(patch, family, steps=4)
-    assert len(ReplayEachStep.errors) >= 4 and max(ReplayEachStep.errors) <= tolerance
+    assert len(errors) >= 4 and max(errors) <= tolerance
     assert torch.equal(result, sample(model, family, steps=4))
 
 

@@ -17,13 +17,16 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3, RescaleCFG
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg, PerpNeg
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+from replay_each_step import replaying_each_step
 
 import nodes
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.schedule import Schedule
+from comfyui_omnicache.omnicache.tap import StackTap
 from tiny_models import CPU, MODELS, build, conditioning, sample
 
 STEPS = 12
@@ -278,14 +281,22 @@ def test_controlnet_is_spared_at_reused_steps():
     assert uncached == STEPS and len(calls) == STEPS // 2
 
 
-def test_a_cache_holds_what_controlnet_added():
-    """Replaying the residual of the same step gives the controlled output, without the ControlNet."""
-    from test_families import ReplayEachStep
+@pytest.mark.parametrize("tap", [StackTap, BranchTap])
+def test_replaying_the_same_step_gives_the_controlled_output(tap):
+    """The stack's residual holds what the ControlNet added; branches do not, and it is added anew."""
+    patch, errors = replaying_each_step(build("flux"), tap)
+    run(patch, "flux", controlled(flux_controlnet()))
+    assert len(errors) >= STEPS and max(errors) <= 1e-6
 
-    ReplayEachStep.largest = 0.0
-    model, positive = build("flux"), controlled(flux_controlnet())
-    run(host.patched(model, lambda executing, sigmas, tap: ReplayEachStep(tap)), "flux", positive)
-    assert 0.0 < ReplayEachStep.largest <= 1e-6
+
+def test_a_controlnet_still_guides_the_branches_at_reused_steps():
+    net, calls = flux_controlnet(), [0]
+    net.control_model.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    patch = OmniCacheModelPatch.execute(
+        build("flux"), Schedule(Budget("reuse ratio", 0.5), cost="even"), None, "branch"
+    ).args[0]
+    run(patch, "flux", controlled(net))
+    assert calls[0] >= STEPS
 
 
 def test_taking_the_patch_away_gives_the_plain_model_back():
