@@ -2,35 +2,42 @@ PYTHON ?= python3
 SETUP := $(PYTHON) tools/setup_host.py
 HOST_PYTHON = $(shell cd tools && $(PYTHON) -c "import locations; print(locations.host_python())")
 PYTEST = $(HOST_PYTHON) -m pytest
+export PATH := $(CURDIR)/.host/nodejs/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint soak test-unit test-host test-server test-js test-browser ui profiles train clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
-	@echo "  COMFYUI_PATH=/path make ...   use that ComfyUI and its environment instead of the embedded one"
+	@echo "  COMFYUI_PATH=/path make ...   use that ComfyUI instead of the embedded one"
+	@echo "  COMFYUI_PYTHON=/path/python   and the Python that starts it, where it has no venv of its own"
 
 setup:  ## make the embedded ComfyUI (the other targets do it themselves)
 	@$(SETUP)
 
-demo: setup  ## sample both demo models with and without the pack; results in demo/out/
+demo:  ## sample both demo models with and without the pack; results in demo/out/
+	@$(SETUP) --demo
 	@$(HOST_PYTHON) demo/run.py
 
 test:  ## all tests
 	@$(SETUP) --tests
 	@$(HOST_PYTHON) tools/run_tests.py
 
-lint: setup  ## style
+lint:  ## style
+	@$(SETUP) --pytest
 	@$(HOST_PYTHON) -m ruff check .
 	@$(HOST_PYTHON) -m ruff format --check .
 
-test-unit: setup  ## the engine, without the host
+test-unit:  ## the engine, without the host
+	@$(SETUP) --pytest
 	@$(PYTEST) tests/unit
 
-test-host: setup  ## the pack in the host's own classes
+test-host:  ## the pack in the host's own classes
+	@$(SETUP) --pytest
 	@$(PYTEST) tests/host
 
-test-server: setup  ## workflows through the HTTP API
+test-server:  ## workflows through the HTTP API
+	@$(SETUP) --pytest
 	@$(PYTEST) tests/server
 
 soak: setup  ## 1000 prompts in one server: memory stays flat, results stay the same (about 10 minutes)

@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST_FOLDER = ROOT / ".host"
 EMBEDDED_TREE = HOST_FOLDER / "ComfyUI"
 EMBEDDED_VENV = HOST_FOLDER / "venv"
+EMBEDDED_NODE = HOST_FOLDER / "nodejs" / "bin"  # on the path of every make target; may not be there
 
 
 def is_embedded() -> bool:

