@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import comfy.sample
 import comfy.samplers
 import comfy.utils
+import numpy as np
 import torch
 from comfy_api.latest import io
 from comfyui_version import __version__ as host_version
@@ -83,11 +84,11 @@ class TrajectoryCalibrator(io.ComfyNode):
                 io.Float.Input(
                     "denoise",
                     default=1.0,
-                    min=0.0,
+                    min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the noise range that is sampled. Keep 1.0: the profile then covers "
-                    "image-to-image at any strength.",
+                    tooltip="Share of the noise range that is sampled, above 0. Keep 1.0: the profile then "
+                    "covers image-to-image at any strength.",
                 ),
                 io.Int.Input(
                     "samples",
@@ -164,6 +165,7 @@ class TrajectoryCalibrator(io.ComfyNode):
                 denoise,
                 callbacks(number),
             )
+                profile,
             profile = measured if profile is None else profile.merged_with(measured)
             latents.append(latent)
         note = f"saved as {library.save(profile, save_as)}" if save_as else None
@@ -172,15 +174,21 @@ class TrajectoryCalibrator(io.ComfyNode):
 
 
 def _calibrate(
-    model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, callback
-) -> tuple[Profile, torch.Tensor]:
-    """One full-quality sampling run, as KSampler does it, and what was measured beside it."""
+    model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, callback,
+    earlier,
+) -> tuple[Profile, torch.Tensor]:  # fmt: skip
+    """One full-quality sampling run, as KSampler does it, and what was measured beside it. earlier: the
+    profile to which it will be added, or None."""
     start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
     noise = comfy.sample.prepare_noise(start, seed, latent_image.get("batch_index"))
     made: list[tuple[CalibrationRun, list[float]]] = []
+    identity = identity_of(model)
+    settings = Settings(tuple(noise.shape[1:]), sampler_name, scheduler, cfg, denoise)
 
     def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CalibrationRun:
         made.append((CalibrationRun(len(sigmas) - 1, StackTap(blocks)), sigmas))
+        if earlier is not None:
+            earlier.check_takes(identity, settings, np.array(sigmas))
         return made[0][0]
 
     latent = comfy.sample.sample(
@@ -201,8 +209,8 @@ def _calibrate(
     )
     run, sigmas = made[0]
     return run.profile(
-        identity_of(model),
-        Settings(tuple(noise.shape[1:]), sampler_name, scheduler, cfg, denoise),
+        identity,
+        settings,
         sigmas,
         timesteps_of(model, sigmas[:-1]),
         {

@@ -136,22 +136,35 @@ class Profile:
         full, reuse = self.full_seconds.sum(), self.reuse_seconds.sum()
         return float(min(reuse / full, 1.0)) if full > 0 and reuse > 0 else math.nan
 
+    def check_takes(self, model: ModelIdentity, settings: Settings, sigmas: Floats) -> None:
+        """Raises ValueError unless samples of this model, these settings and sigmas (N + 1,) can be added."""
+        pairs = [
+            (field.name, getattr(mine, field.name), getattr(theirs, field.name))
+            for mine, theirs in ((self.model, model), (self.settings, settings))
+            for field in dataclasses.fields(mine)
+        ]
+        for name, mine, theirs in [*pairs, ("steps", self.steps, len(sigmas) - 1)]:
+            if mine != theirs:
+                raise ValueError(
+                    f"profile: it was measured with {name} {mine}, and this calibration has {theirs}. "
+                    "Calibrate with the same model and settings, or leave the profile input empty."
+                )
+        if not np.allclose(self.schedule, sigmas, rtol=1e-4, atol=1e-6):
+            raise ValueError(
+                "profile: its sigmas differ from those of this calibration. Use the same shift, or leave "
+                "the profile input empty."
+            )
+
     def merged_with(self, other: "Profile") -> "Profile":
         """The profile of both calibrations' samples together: sums add exactly.
 
         Raises ValueError if the two were not measured on the same model with the same settings.
         """
-        for field in ("model", "settings", "steps", "ages"):
-            mine, theirs = getattr(self, field), getattr(other, field)
-            if mine != theirs:
-                raise ValueError(
-                    f"profile: its {field} ({theirs}) differs from the one it is added to ({mine}). "
-                    "Calibrate both with the same model and settings, or leave the profile input empty."
-                )
-        if not np.allclose(self.schedule, other.schedule, rtol=1e-4, atol=1e-6):
+        self.check_takes(other.model, other.settings, other.schedule)
+        if self.ages != other.ages:
             raise ValueError(
-                "profile: its sigmas differ from those of this calibration. Use the same scheduler, steps, "
-                "shift and denoise, or leave the profile input empty."
+                f"profile: it holds caches of {self.ages} ages, and this calibration measures {other.ages}. "
+                "Leave the profile input empty."
             )
         sums = {
             name: array + getattr(other, name)

@@ -15,7 +15,7 @@ from comfyui_omnicache.nodes import library
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
-from tiny_models import MODELS, build, conditioning, sample
+from tiny_models import MODELS, build, conditioning, count_leaf_calls, sample
 
 IDS = ["TrajectoryCalibrator", "CurvatureScheduler", "NoiseCorrector", "OmniCacheModelPatch"]
 
@@ -88,6 +88,28 @@ def test_samples_add_up_and_profiles_merge_exactly():
     doubled = first.merged_with(first)
     assert np.array_equal(doubled.noise, 2 * first.noise)
     assert np.allclose(doubled.gamma(1, 1), first.gamma(1, 1), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"steps": 12}, "steps 10, and this calibration has 12"),
+        ({"sampler": "heun"}, "sampler euler, .* heun"),
+    ],
+)
+def test_a_profile_that_cannot_take_the_samples_is_refused_before_sampling(settings, words):
+    model = build("sd3")
+    earlier = calibrate(model, "sd3").args[0]
+    calls = count_leaf_calls(model, "sd3")
+    with pytest.raises(ValueError, match=f"profile: it was measured with {words}"):
+        calibrate(model, "sd3", profile=earlier, **settings)
+    assert calls[0] == 0
+
+
+def test_a_profile_of_another_model_takes_no_samples():
+    earlier = calibrate(build("flux"), "flux").args[0]
+    with pytest.raises(ValueError, match="family flux, and this calibration has sd3"):
+        calibrate(build("sd3"), "sd3", profile=earlier)
 
 
 def test_a_saved_profile_is_picked_by_name_and_plans(own_folder):

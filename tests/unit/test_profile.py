@@ -52,10 +52,16 @@ def test_merging_adds_and_does_not_depend_on_the_order():
             dataclasses.replace(
                 linear_profile(), settings=dataclasses.replace(linear_profile().settings, cfg=7.0)
             ),
-            "settings",
+            "profile: it was measured with cfg 3.0, and this calibration has 7.0",
+        ),
+        (
+            dataclasses.replace(
+                linear_profile(), model=dataclasses.replace(linear_profile().model, family="wan")
+            ),
+            "family sd3, and this calibration has wan",
         ),
         (dataclasses.replace(linear_profile(), sigmas=linear_profile().sigmas * 0.9), "sigmas"),
-        (linear_profile(steps=12), "steps"),
+        (linear_profile(steps=12), "steps 10, and this calibration has 12"),
     ],
 )
 def test_profiles_of_other_settings_do_not_merge(other, words):
