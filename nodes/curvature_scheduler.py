@@ -120,5 +120,12 @@ class CurvatureScheduler(io.ComfyNode):
         schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile, Parts.parse(parts))
         if profile is None:
             return io.NodeOutput(schedule)
-        plan = schedule.plan_for(profile.schedule)
-        return io.NodeOutput(schedule, ui=plot.payload(profile, plan, schedule.reuse_cost()))
+        plan, note = None, None
+        try:
+            plan = schedule.plan_for(profile.schedule)
+        except ValueError as error:
+            # Steps are counted in the sampler's, which may be more or fewer; it refuses what it cannot meet.
+            if budget_kind != "full steps" and not overrides.strip():
+                raise
+            note = f"Not planned for the {profile.steps} steps of the calibration. {error}"
+        return io.NodeOutput(schedule, ui=plot.payload(profile, plan, schedule.reuse_cost(), note))

@@ -112,6 +112,25 @@ def test_a_profile_of_another_model_takes_no_samples():
         calibrate(build("sd3"), "sd3", profile=earlier)
 
 
+@pytest.mark.parametrize(
+    ("budget_kind", "budget", "overrides"),
+    [("full steps", 4, ""), ("reuse ratio", 0.4, "15 full")],
+)
+def test_what_only_fits_a_longer_run_or_a_shorter_is_left_to_the_sampler(budget_kind, budget, overrides):
+    """4 full steps are too few for the 10 of the calibration, not for 8; and it has no step 15."""
+    model = build("sd3")
+    profile = calibrate(model, "sd3").args[0]
+    out = CurvatureScheduler.execute(
+        "none", budget_kind, budget, "corrected error", 2, 2, 1, overrides, profile
+    )
+    plot = out.ui["omnicache_plot"][0]
+    assert plot["reused"] is None and plot["note"].startswith("Not planned for the 10 steps")
+    patch = OmniCacheModelPatch.execute(model, out.args[0]).args[0]
+    assert torch.isfinite(sample(patch, "sd3", steps=20 if overrides else 8)).all()
+    with pytest.raises(ValueError, match="budget|overrides"):
+        sample(patch, "sd3", steps=10)
+
+
 def test_a_saved_profile_is_picked_by_name_and_plans(own_folder):
     model = build("sd3")
     saved = calibrate(model, "sd3", save_as="mine")
