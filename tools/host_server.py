@@ -118,7 +118,8 @@ class HostServer:
                 "/prompt", json={"prompt": prompt, "client_id": self.client_id}
             ) as answer:
                 body = await answer.json()
-                if answer.status != 200:
+                # The host accepts a prompt of which a part is wrong, and leaves that part out.
+                if answer.status != 200 or body.get("node_errors"):
                     raise PromptFailed(_refusal(body))
             async for message in socket_:
                 if message.type != aiohttp.WSMsgType.TEXT:
@@ -185,7 +186,7 @@ class HostServer:
 
 
 def _refusal(body: dict[str, Any]) -> str:
-    lines = [body.get("error", {}).get("message", str(body))]
+    lines = [body.get("error", {}).get("message", "A part of the prompt was refused")]
     for node in body.get("node_errors", {}).values():
         lines += [f"{node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
     return "\n".join(lines)

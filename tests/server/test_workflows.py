@@ -2,6 +2,7 @@
 
 import copy
 import json
+import urllib.request
 
 import pytest
 
@@ -91,6 +92,7 @@ def test_a_calibrated_profile_is_offered_and_used(server):
             "another model",
         ),
         (lambda g: g["schedule"]["inputs"].update(overrides="all"), "overrides: 'all' is not understood"),
+        (lambda g: g["correction"]["inputs"].update(cutoff=5), "Value 5.0 bigger than max of 0.7: cutoff"),
     ],
 )
 def test_wrong_input_is_refused_with_its_name_and_the_remedy(server, change, words):
@@ -112,3 +114,40 @@ def test_a_prompt_of_unknown_words_lists_the_known_ones(server):
     graph["positive"]["inputs"]["prompt"] = "wolf on blue"
     with pytest.raises(PromptFailed, match="Known words: apple"):
         server.run(graph)
+
+
+def test_a_calibration_shows_its_progress_and_ends_when_interrupted(server):
+    graph, seen = workflow("image_calibrate", steps=50), []
+    graph["calibrate"]["inputs"].update(samples=4, seed=77, save_as="interrupted")
+
+    def interrupt_at_five(event):
+        if event["type"] != "progress":
+            return
+        seen.append((event["data"]["value"], event["data"]["max"]))
+        if len(seen) == 5:
+            urllib.request.urlopen(
+                urllib.request.Request(f"{server.address}/interrupt", method="POST")
+            ).close()
+
+    status = server.run(graph, interrupt_at_five)["status"]
+    assert seen[:5] == [(step, 200) for step in range(1, 6)]  # one bar over all four runs
+    assert len(seen) < 50  # a step or two pass until the host hears of it
+    assert "execution_interrupted" in [name for name, _ in status["messages"]]
+    menu = json.dumps(server.get("/object_info/CurvatureScheduler"))
+    assert "interrupted.json" not in menu
+
+
+def test_a_profile_of_another_calibration_is_refused_before_sampling(server):
+    graph, steps = workflow("image_calibrate"), []
+    graph["again"] = copy.deepcopy(graph["calibrate"])
+    graph["again"]["inputs"].update(profile=["calibrate", 0], steps=20, save_as="")
+    graph["save"]["inputs"]["images"] = ["decode", 0]
+    graph["decode"]["inputs"]["samples"] = ["again", 1]
+
+    def on_event(event):
+        if event["type"] == "progress" and event["data"]["node"] == "again":
+            steps.append(event)
+
+    with pytest.raises(PromptFailed, match="profile: it was measured with steps 12, and this .* has 20"):
+        server.run(graph, on_event)
+    assert steps == []
