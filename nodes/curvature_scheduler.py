@@ -45,7 +45,8 @@ class CurvatureScheduler(io.ComfyNode):
                     step=0.05,
                     round=0.001,
                     tooltip="How much to reuse. Reuse ratio: 0 to 1, where 0.5 is about 1.9x and 0.6 about "
-                    "2.4x. Speed-up: 1 or more. Full steps: a whole number below the sampler's steps.",
+                    "2.4x. Speed-up: 1 or more; 1.9 means 1.9x. Full steps: a whole number below the "
+                    "sampler's steps. A ratio of 0 reuses nothing.",
                 ),
                 io.Combo.Input(
                     "cost",
@@ -60,7 +61,8 @@ class CurvatureScheduler(io.ComfyNode):
                     default=2,
                     min=1,
                     max=4,
-                    tooltip="Longest run of reused steps. 2 is the paper's; 1 is safer, more is rarely good.",
+                    tooltip="Longest run of reused steps, 1 to 4. 2 is the paper's; 1 is safer, more is "
+                    "rarely good. It bounds the budget too: 1 allows about half of the steps, 2 two thirds.",
                 ),
                 io.Int.Input(
                     "protect_first",
@@ -75,13 +77,14 @@ class CurvatureScheduler(io.ComfyNode):
                     default=1,
                     min=0,
                     max=100,
-                    tooltip="Steps computed in full at the end. They hold fine detail that nothing repairs.",
+                    tooltip="Steps computed in full at the end, 0 or more. They hold fine detail that "
+                    "nothing repairs.",
                 ),
                 io.String.Input(
                     "overrides",
                     default="",
-                    tooltip="Steps forced by hand, counted from 0: '5 full, 10-12 reuse'. The budget is "
-                    "met around them. Empty: none.",
+                    tooltip="Steps forced by hand, counted from 0 in the sampler's steps: '5 full, 10-12 "
+                    "reuse'. The budget is met around them. Empty: none.",
                 ),
                 io.String.Input(
                     "parts",
@@ -94,7 +97,12 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ScheduleSocket.Output("schedule", tooltip="Goes to OmniCache Model Patch."),
+                ScheduleSocket.Output(
+                    "schedule",
+                    display_name="schedule",
+                    tooltip="Budget, limits and profile, from which the plan is made anew for each sampling "
+                    "run. Goes to OmniCache Model Patch.",
+                ),
             ],
             is_output_node=True,
         )

@@ -39,7 +39,7 @@ class NoiseCorrector(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="Where low-high changes over, as a share of the model's noise range: 0 is the "
-                    "start of sampling, 1 the end (like start_percent elsewhere).",
+                    "start of sampling, 1 the end (like start_percent elsewhere). Other filters ignore it.",
                 ),
                 io.Float.Input(
                     "cutoff",
@@ -48,7 +48,8 @@ class NoiseCorrector(io.ComfyNode):
                     max=0.7,
                     step=0.01,
                     tooltip="Border between low and high frequencies, in cycles per latent pixel (0.5 is "
-                    "the finest along an axis). Smaller: low passes less, high passes more.",
+                    "the finest along an axis). Smaller: low passes less, high passes more. Ignored "
+                    "without a filter.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -56,11 +57,16 @@ class NoiseCorrector(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Multiplies the predicted error: 1 takes all of it out, 0 none.",
+                    tooltip="Multiplies the predicted error, 0 to 2: 1 takes all of it out, 0 none (plain "
+                    "reuse), more than 1 too much.",
                 ),
             ],
             outputs=[
-                CorrectionSocket.Output("correction", tooltip="Goes to OmniCache Model Patch."),
+                CorrectionSocket.Output(
+                    "correction",
+                    display_name="correction",
+                    tooltip="How the error of reuse is taken out. Goes to OmniCache Model Patch.",
+                ),
             ],
         )
 

@@ -119,6 +119,7 @@ class TrajectoryCalibrator(io.ComfyNode):
                 ),
                 io.Latent.Output(
                     "latent",
+                    display_name="latent",
                     tooltip="The full-quality results of all runs as one batch: the same that KSampler "
                     "gives for these seeds.",
                 ),
@@ -164,8 +165,8 @@ class TrajectoryCalibrator(io.ComfyNode):
                 scheduler,
                 denoise,
                 callbacks(number),
-            )
                 profile,
+            )
             profile = measured if profile is None else profile.merged_with(measured)
             latents.append(latent)
         note = f"saved as {library.save(profile, save_as)}" if save_as else None
@@ -181,14 +182,14 @@ def _calibrate(
     profile to which it will be added, or None."""
     start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
     noise = comfy.sample.prepare_noise(start, seed, latent_image.get("batch_index"))
-    made: list[tuple[CalibrationRun, list[float]]] = []
     identity = identity_of(model)
     settings = Settings(tuple(noise.shape[1:]), sampler_name, scheduler, cfg, denoise)
+    made: list[tuple[CalibrationRun, list[float]]] = []
 
     def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CalibrationRun:
-        made.append((CalibrationRun(len(sigmas) - 1, StackTap(blocks)), sigmas))
         if earlier is not None:
             earlier.check_takes(identity, settings, np.array(sigmas))
+        made.append((CalibrationRun(len(sigmas) - 1, StackTap(blocks)), sigmas))
         return made[0][0]
 
     latent = comfy.sample.sample(
