@@ -1,8 +1,12 @@
 """Loads the pack under the name comfyui_omnicache, and the host before it where a test needs it."""
 
+import os
 import sys
 from pathlib import Path
 
+# Before torch is imported: its threads would spin between the many small operations of tiny models, which on
+# shared cores takes three times as long. The servers that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 from in_process import load_host, load_pack  # noqa: E402
