@@ -129,6 +129,7 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
             options = specification[1] if len(specification) > 1 else {}
             if options.get("control_after_generate", key in ("seed", "noise_seed")):
                 values.append("fixed")
+        title = {"title": TITLES[name]} if name in TITLES else {}
         height = 60 + 26 * (len(inputs) + len(values)) + (230 if part["class_type"] in PLOTTED else 0)
         if part["class_type"] == "SaveImage":
             height = 320
@@ -138,6 +139,7 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
             {
                 "id": numbers[name],
                 "type": part["class_type"],
+                **title,
                 "pos": [depth[name] * COLUMN, top],
                 "size": [360, height],
                 "flags": {},
@@ -161,6 +163,13 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
 
 
 PLOTTED = ("TrajectoryCalibrator", "CurvatureScheduler")
+TITLES = {
+    "positive": "Prompt",
+    "negative": "Negative prompt",
+    "sample_uncached": "KSampler, without OmniCache",
+    "decode_uncached": "Decode, without OmniCache",
+    "save_uncached": "Without OmniCache",
+}
 
 
 def _depth(graph: Graph, name: str) -> int:
