@@ -16,4 +16,7 @@ def pytest_configure(config) -> None:
     # The unit tests must pass without the host, so they run without it when they run alone.
     if any("unit" not in Path(argument.split("::")[0]).parts for argument in config.args):
         load_host()
+        import torch
+
+        torch.set_num_threads(1)  # tiny models only wait for a second one
     load_pack()
