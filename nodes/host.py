@@ -83,7 +83,11 @@ def _sample(
     guider = executor.class_obj
     host_options = guider.model_options
     options = comfy.model_patcher.create_model_options_clone(host_options)
-    run = _attach(options, guider.model_patcher, sigmas.tolist(), make_run)
+    try:
+        run = _attach(options, guider.model_patcher, sigmas.tolist(), make_run)
+    except ValueError as error:
+        # The host shows this on the sampler's node, so it must say where it comes from.
+        raise ValueError(f"OmniCache Model Patch on the model of this sampler: {error}") from error
     started = time.perf_counter()
     guider.model_options = options
     try:

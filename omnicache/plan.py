@@ -33,6 +33,11 @@ class Budget:
             raise ValueError(
                 f"budget: {self.value:g} is out of range; a {self.kind} lies between {low:g} and {high:g}."
             )
+        if self.kind == "full steps" and self.value != round(self.value):
+            raise ValueError(
+                f"budget: {self.value:g} is no number of full steps. Take a whole number, or another "
+                "budget_kind."
+            )
 
     def reused_steps(self, steps: int, reuse_cost: float) -> int:
         """Steps to reuse out of so many. reuse_cost: time of a reuse evaluation over that of a full one."""
@@ -230,7 +235,7 @@ def _impossible(steps: int, reused: int, constraints: Constraints, counts: Itera
     if constraints.full or constraints.reuse:
         limits += f" and {len(constraints.full | constraints.reuse)} overrides"
     counts = list(counts)
-    possible = f"up to {max(counts)} of {steps} steps" if counts else "none"
+    possible = f"up to {max(counts)} of {steps} steps" if any(counts) else "none"
     return (
         f"budget: {reused} of {steps} steps cannot be reused with {limits}; possible: {possible}. Lower "
         "the budget, raise max_consecutive or protect fewer steps."

@@ -95,7 +95,14 @@ def test_budgets_of_each_kind_count_the_same_steps():
     assert Budget("speed-up", 2.5).reused_steps(50, 0.1) == 34  # 50 / (16 + 34 * 0.1) = 2.58
 
 
-@pytest.mark.parametrize(("kind", "value"), [("reuse ratio", 1.5), ("speed-up", 0.5), ("full steps", 0)])
+def test_where_nothing_can_be_reused_the_message_says_so():
+    with pytest.raises(ValueError, match="possible: none"):
+        solve(10, 3, Constraints(protect_first=10), lambda *steps: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("reuse ratio", 1.5), ("speed-up", 0.5), ("full steps", 0), ("full steps", 24.5)]
+)
 def test_budgets_out_of_range_are_refused(kind, value):
     with pytest.raises(ValueError, match="budget"):
         Budget(kind, value)
