@@ -2,7 +2,9 @@
 
 import os
 import re
-import tempfile
+import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -14,6 +16,10 @@ NONE = "none"
 _SUFFIX = ".json"
 _SHIPPED = Path(__file__).resolve().parent.parent / "schedules"
 _NAME = re.compile(r"[\w][\w .()+-]{0,99}")
+_MAX_NAME_BYTES = 200  # file systems allow 255 with the endings
+_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)
+_PART = ".part"
+_PART_SECONDS = 3600.0  # an older one is no file that is being written
 
 
 def register() -> None:
@@ -32,27 +38,51 @@ def names() -> list[str]:
 
 def load(name: str) -> Profile:
     """Reads a profile by its name in the menu. Raises ValueError if it is missing or damaged."""
-    path = folder_paths.get_full_path(FOLDER, name)
+    try:
+        path = folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(_SUFFIX) else None
+    except ValueError:  # on Windows, the path of another drive
+        path = None
     if path is None:
         raise ValueError(
             f"saved_profile: there is no profile {name!r} in {own_folder()}. Pick another one, or "
             "calibrate and save it under this name with TrajectoryCalibrator."
         )
-    if os.path.getsize(path) > MAX_FILE_BYTES:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(
+            f"saved_profile: {name!r} cannot be read ({error}). Correct that, or pick another one."
+        ) from error
+    if len(content) > MAX_FILE_BYTES:
         raise ValueError(
             f"saved_profile: {name!r} is larger than {MAX_FILE_BYTES} bytes, which no profile is."
         )
-    with open(path, encoding="utf-8") as file:
-        return Profile.from_json(file.read(), name)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"saved_profile: {name!r} is not text, so it is no profile. Calibrate again, or pick another one."
+        ) from None
+    return Profile.from_json(text, name)
 
 
 def check_name(name: str) -> None:
     """Raises ValueError for a name that save would refuse, so that it can be said before an hour of
     sampling."""
-    if name and not _NAME.fullmatch(name.removesuffix(_SUFFIX)):
+    if not name:
+        return
+    stem = name.removesuffix(_SUFFIX)
+    if not _NAME.fullmatch(stem) or len(stem.encode()) > _MAX_NAME_BYTES:
         raise ValueError(
-            f"save_as: {name!r} cannot be a file name. Use letters, digits, spaces and . ( ) + - _ only, "
-            "without folders, at most 100 of them; leave it empty to keep the profile unsaved."
+            f"save_as: {name[:120]!r} cannot be a file name. Use letters, digits, spaces and . ( ) + - _ "
+            f"only, without folders, at most 100 of them and {_MAX_NAME_BYTES} bytes; leave it empty to keep "
+            "the profile unsaved."
+        )
+    if _DEVICE.fullmatch(stem.split(".")[0].rstrip()):
+        raise ValueError(
+            f"save_as: {name!r} is the name of a device on Windows, where no file can have it. Take another "
+            "name, or leave it empty to keep the profile unsaved."
         )
 
 
@@ -62,19 +92,42 @@ def save(profile: Profile, name: str) -> str:
     check_name(name)
     folder = own_folder()
     path = os.path.join(folder, name.removesuffix(_SUFFIX) + _SUFFIX)
+    text = profile.to_json()
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(profile.to_json())
+        _remove_old_parts(folder)
         if os.path.exists(path):
-            os.replace(path, path + ".bak")
-        os.replace(partial, path)
+            # A copy: were it moved away, there would be no profile of this name until the new one is there.
+            with open(path, "rb") as older:
+                _write(path + ".bak", older.read())
+        _write(path, text.encode("utf-8"))
     except OSError as error:
         raise ValueError(
             f"save_as: {path} cannot be written ({error}). Free the folder, or leave save_as empty."
         ) from error
     return path
+
+
+def _write(path: str, content: bytes) -> None:
+    """Puts a file in place whole. What a killed writer leaves behind is a .part, which no menu lists."""
+    part = f"{path}.{uuid.uuid4().hex[:8]}{_PART}"
+    try:
+        with open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(part)
+        raise
+
+
+def _remove_old_parts(folder: str) -> None:
+    for entry in os.scandir(folder):
+        with suppress(OSError):
+            if entry.name.endswith(_PART) and time.time() - entry.stat().st_mtime > _PART_SECONDS:
+                os.remove(entry.path)
 
 
 def own_folder() -> str:

@@ -19,6 +19,11 @@ VERSION = 1
 MAX_STEPS = 1000
 MAX_AGE = 8
 MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_NUMBER = 1e100  # beyond anything measured, and its square is still finite
+MAX_TRAJECTORIES = 10**9
+PREDICTIONS = ("flow", "other")
+# Energies, times and angles: sums of what cannot be negative.
+NOT_NEGATIVE = ("turning", "turning_squared", "menger", "output", "noise", "full_seconds", "reuse_seconds")
 
 
 @dataclass(frozen=True)
@@ -223,46 +228,56 @@ def _read(text: str, name: str) -> Profile:
         raise wrong(f"it has {len(text)} characters, more than the {MAX_FILE_BYTES} a profile may have")
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for thousands of nested brackets
         raise wrong(f"it is not JSON ({error})") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise wrong(f"it is not an OmniCache profile (no format {FORMAT!r})")
-    if document.get("version") != VERSION:
-        raise wrong(f"its version is {document.get('version')!r}; this pack reads version {VERSION}")
-    if document.get("band_edges") != list(BAND_EDGES):
-        raise wrong(f"its band edges are {document.get('band_edges')!r}; this pack uses {list(BAND_EDGES)}")
 
     def part(owner: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
         value = owner.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise wrong(f"{key!r} is missing or has the wrong type")
-        if isinstance(value, int | float) and not math.isfinite(value):
-            raise wrong(f"{key!r} is not a finite number")
+        if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+            raise wrong(f"{key!r} is not a finite number, or beyond {MAX_NUMBER:g}")
+        if isinstance(value, str) and not value.isprintable():  # it goes into logs and onto the node
+            raise wrong(f"{key!r} holds characters that cannot be shown")
         return value
+
+    version = part(document, "version", int)
+    if version != VERSION:
+        raise wrong(f"its version is {version}; this pack reads version {VERSION}")
+    if document.get("band_edges") != list(BAND_EDGES):
+        raise wrong(f"its band edges are not {list(BAND_EDGES)}, which this pack uses")
 
     number = (int, float)
     model, settings, columns = (part(document, key, dict) for key in ("model", "settings", "steps"))
     shape = part(settings, "latent_shape", list)
-    if not 2 <= len(shape) <= 4 or not all(isinstance(size, int) and 0 < size < 1 << 20 for size in shape):
-        raise wrong(f"'latent_shape' is {shape!r}")
+    if not 2 <= len(shape) <= 4 or not all(type(size) is int and 0 < size < 1 << 20 for size in shape):
+        raise wrong("'latent_shape' is not 2 to 4 positive whole numbers")
     steps = len(part(columns, "sigmas", list))
     if not 2 <= steps <= MAX_STEPS:
         raise wrong(f"it has {steps} steps; 2 to {MAX_STEPS} are possible")
     bands = len(BAND_EDGES)
 
     def column(key: str, *sizes: int | None) -> Floats:
+        values = part(columns, key, list)
         try:
-            array = np.asarray(part(columns, key, list), dtype=np.float64)
-        except (ValueError, TypeError):
+            array = np.asarray(values)
+        except (ValueError, OverflowError):  # rows of different lengths, numbers of hundreds of digits
             raise wrong(f"{key!r} is not a table of numbers") from None
+        if array.dtype.kind not in "iuf":
+            raise wrong(f"{key!r} is not a table of numbers")
+        array = array.astype(np.float64)
         fits = array.ndim == 1 + len(sizes) and len(array) == steps
         fits = fits and all(
             size is None or size == have for size, have in zip(sizes, array.shape[1:], strict=True)
         )
         if not fits:
             raise wrong(f"{key!r} has the shape {array.shape}; {steps} steps need {(steps, *sizes)}")
-        if not np.isfinite(array).all():
-            raise wrong(f"{key!r} holds a number that is not finite")
+        if not (np.abs(array) <= MAX_NUMBER).all():
+            raise wrong(f"{key!r} holds a number that is not finite, or beyond {MAX_NUMBER:g}")
+        if key in NOT_NEGATIVE and (array < 0).any():
+            raise wrong(f"{key!r} holds a negative number, which it cannot be")
         return array
 
     noise = column("noise", None, bands)
@@ -270,13 +285,20 @@ def _read(text: str, name: str) -> Profile:
     if not 2 <= ages <= MAX_AGE:
         raise wrong(f"it measured {ages} ages; 2 to {MAX_AGE} are possible")
     sigmas, final_sigma = column("sigmas"), float(part(document, "final_sigma", number))
-    if not (np.diff(np.append(sigmas, final_sigma)) < 0).all() or final_sigma < 0:
+    # By more than rounding, since ages are ratios of such distances.
+    if not (np.diff(np.append(sigmas, final_sigma)) < -1e-9 * sigmas[0]).all() or final_sigma < 0:
         raise wrong("its sigmas do not fall from step to step")
     trajectories = part(document, "trajectories", int)
-    if trajectories < 1:
-        raise wrong(f"'trajectories' is {trajectories}; at least 1 is needed")
+    if not 1 <= trajectories <= MAX_TRAJECTORIES:
+        raise wrong(f"'trajectories' is {trajectories}; 1 to {MAX_TRAJECTORIES} are possible")
+    identity = ModelIdentity(*(part(model, field.name, str) for field in dataclasses.fields(ModelIdentity)))
+    if identity.prediction not in PREDICTIONS:
+        raise wrong(f"'prediction' is neither {' nor '.join(map(repr, PREDICTIONS))}")
+    provenance = part(document, "provenance", dict)
+    if not all(key.isprintable() for key in provenance):
+        raise wrong("'provenance' holds characters that cannot be shown")
     return Profile(
-        model=ModelIdentity(*(part(model, field.name, str) for field in dataclasses.fields(ModelIdentity))),
+        model=identity,
         settings=Settings(
             tuple(shape),
             part(settings, "sampler", str),
@@ -298,5 +320,5 @@ def _read(text: str, name: str) -> Profile:
         cross=column("cross", ages - 1, ages, bands),
         full_seconds=column("full_seconds"),
         reuse_seconds=column("reuse_seconds"),
-        provenance={str(key): str(value) for key, value in part(document, "provenance", dict).items()},
+        provenance={key: part(provenance, key, str) for key in provenance},
     )
