@@ -5,24 +5,17 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from cached_runs import reusing
 from comfyui_omnicache.nodes import host
-from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
-from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import BRANCH_KINDS, family_of, places_of
-from comfyui_omnicache.omnicache.plan import Budget, Parts
-from comfyui_omnicache.omnicache.schedule import Schedule
 from tiny_models import MODELS, build, sample
 
+BRANCH = "branch"
 every_family = pytest.mark.parametrize("family", list(MODELS))
 
 # Between their blocks, these families change the stream in ways that depend on it (skips through a linear
 # layer, face and audio adapters), so that the sum of all branches is not what the stack adds.
 NOT_ONLY_BRANCHES = ("hunyuan-dit", "hunyuan3d-2.1", "wan-animate", "wan-s2v")
-
-
-def reusing(model, ratio: float, granularity: str = "branch", parts: str = "all", mode: str = "age-aware"):
-    schedule = Schedule(Budget("reuse ratio", ratio), cost="even", parts=Parts.parse(parts))
-    return OmniCacheModelPatch.execute(model, schedule, Correction(mode), granularity).args[0]
 
 
 def layers_of(model, kind: str) -> Iterator[torch.nn.Module]:
@@ -76,7 +69,7 @@ def test_every_block_of_the_family_has_an_attention_and_an_mlp_branch(family):
 @every_family
 def test_a_patch_that_reuses_nothing_changes_no_bit(family):
     model = build(family)
-    assert torch.equal(sample(reusing(model, 0.0), family), sample(model, family))
+    assert torch.equal(sample(reusing(model, 0.0, BRANCH), family), sample(model, family))
 
 
 @every_family
@@ -85,7 +78,7 @@ def test_at_a_reused_step_no_branch_is_computed(family):
     counter = Counter(model)
     sample(model, family)
     whole = counter.take()
-    sample(reusing(model, 0.5, mode="off"), family)
+    sample(reusing(model, 0.5, BRANCH, mode="off"), family)
     half = counter.take()
     assert whole["attention"] > 0 and whole["mlp"] > 0
     assert {kind: calls * 2 for kind, calls in half.items() if kind != "function"} == {
@@ -99,7 +92,7 @@ def test_at_a_reused_step_no_branch_is_computed(family):
 def test_reuse_changes_the_result_and_leaves_the_model_as_it_was(family):
     model = build(family)
     before = sample(model, family)
-    reused = sample(reusing(model, 0.5), family)
+    reused = sample(reusing(model, 0.5, BRANCH), family)
     assert torch.isfinite(reused).all() and not torch.equal(reused, before)
     assert torch.equal(sample(model, family), before)
 
@@ -129,7 +122,7 @@ def test_a_plan_may_name_branches(parts, halved):
     counter = Counter(model)
     sample(model, "wan")
     whole = counter.take()
-    sample(reusing(model, 0.5, parts=parts, mode="off"), "wan")
+    sample(reusing(model, 0.5, BRANCH, parts, mode="off"), "wan")
     calls = counter.take()
     assert {kind for kind in BRANCH_KINDS if calls[kind] * 2 == whole[kind]} == halved
     assert {kind for kind in BRANCH_KINDS if calls[kind] == whole[kind]} == set(BRANCH_KINDS) - halved
@@ -144,7 +137,7 @@ def test_a_plan_may_name_blocks():
             calls[number] += 1
 
         block.x_block.mlp.fc1.register_forward_hook(count)
-    sample(reusing(model, 0.5, parts="mlp 1-2", mode="off"), "sd3")
+    sample(reusing(model, 0.5, BRANCH, "mlp 1-2", mode="off"), "sd3")
     assert calls == [12, 6, 6]
 
 
@@ -166,7 +159,7 @@ def test_the_memory_told_at_the_first_step_is_what_is_kept(family, granularity, 
 
 
 def test_rows_evaluated_together_or_apart_give_the_same():
-    model = reusing(build("sd3"), 0.5)
+    model = reusing(build("sd3"), 0.5, BRANCH)
     together = sample(model, "sd3", batch=2)
     model.model.memory_required = lambda *args, **kwargs: 1e30  # the host then evaluates row by row
     apart = sample(model, "sd3", batch=2)

@@ -4,14 +4,8 @@ import pytest
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
-from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.schedule import Schedule
+from cached_runs import reusing
 from tiny_models import build, sample
-
-
-def reusing(model, ratio: float):
-    return OmniCacheModelPatch.execute(model, Schedule(Budget("reuse ratio", ratio), cost="even")).args[0]
 
 
 class Backend:
@@ -68,5 +62,18 @@ def test_a_compiled_model_reuses_and_gives_the_same(family):
     model, backend = build(family), Backend()
     eager = sample(reusing(model, 0.5), family, steps=10)
     result = sample(compiled(reusing(model, 0.5), backend), family, steps=10)
+    assert backend.runs > 0
+    assert (result - eager).norm() <= 1e-3 * eager.norm()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole model", "each block"])
+@pytest.mark.parametrize(
+    "family, blocks", [("wan", "blocks"), ("flux", "double_blocks"), ("lumina2", "layers")]
+)
+def test_branches_are_reused_in_compiled_models_too(family, blocks, whole):
+    model = reusing(build(family), granularity="branch")
+    eager, backend = sample(model, family, steps=10), Backend()
+    keys = None if whole else [f"diffusion_model.{blocks}.{index}" for index in range(2)]
+    result = sample(compiled(model, backend, keys), family, steps=10)
     assert backend.runs > 0
     assert (result - eager).norm() <= 1e-3 * eager.norm()

@@ -4,22 +4,13 @@ import pytest
 import torch
 from replay_each_step import replaying_each_step
 
-from comfyui_omnicache.nodes import host
-from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from cached_runs import reusing
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
-from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import FAMILIES, NOT_TRANSFORMERS, family_of
-from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.tap import StackTap
 from tiny_models import MODELS, build, count_leaf_calls, sample
 
 every_family = pytest.mark.parametrize("family", list(MODELS))
-
-
-def with_reuse(model, ratio: float, **correction):
-    schedule = Schedule(Budget("reuse ratio", ratio), cost="even")
-    return OmniCacheModelPatch.execute(model, schedule, Correction(**correction)).args[0]
 
 
 def test_each_row_of_the_table_has_a_tiny_model():
@@ -29,14 +20,14 @@ def test_each_row_of_the_table_has_a_tiny_model():
 @every_family
 def test_a_patch_that_reuses_nothing_changes_no_bit(family):
     model = build(family)
-    assert torch.equal(sample(with_reuse(model, 0.0), family), sample(model, family))
+    assert torch.equal(sample(reusing(model, 0.0), family), sample(model, family))
 
 
 @every_family
 def test_reuse_changes_the_result_and_leaves_the_model_as_it_was(family):
     model = build(family)
     before = sample(model, family)
-    reused = sample(with_reuse(model, 0.5), family)
+    reused = sample(reusing(model, 0.5), family)
     assert torch.isfinite(reused).all() and not torch.equal(reused, before)
     assert torch.equal(sample(model, family), before)
 
@@ -47,7 +38,7 @@ def test_no_block_runs_at_a_reused_step(family):
     calls = count_leaf_calls(model, family)
     sample(model, family, steps=12)
     whole, calls[0] = calls[0], 0
-    sample(with_reuse(model, 0.5), family, steps=12)
+    sample(reusing(model, 0.5), family, steps=12)
     assert calls[0] * 2 == whole > 0
 
 
@@ -64,24 +55,22 @@ def test_reusing_the_same_steps_cache_is_the_full_evaluation_to_rounding(family,
 
 @pytest.mark.parametrize("family", [name for name, tiny in MODELS.items() if tiny.can_split])
 def test_rows_evaluated_together_or_apart_give_the_same(family):
-    model = with_reuse(build(family), 0.5)
+    model = reusing(build(family), 0.5)
     together = sample(model, family, batch=2)
     model.model.memory_required = lambda *args, **kwargs: 1e30  # the host then evaluates row by row
     apart = sample(model, family, batch=2)
     assert (apart - together).norm() <= 1e-3 * together.norm()
 
 
-def test_a_model_that_is_not_in_the_table_runs_uncached_and_says_so(monkeypatch):
+def test_a_model_that_is_not_in_the_table_runs_uncached_and_says_so(told):
     class NewTransformer(type(build("sd3").model.diffusion_model)):
         pass
 
-    said = []
-    monkeypatch.setattr(host.log, "warning", lambda text, *args: said.append(text % args))
     model = build("sd3")
     before = sample(model, "sd3")
     model.model.diffusion_model.__class__ = NewTransformer
-    assert torch.equal(sample(with_reuse(model, 0.5), "sd3"), before)
-    assert "NewTransformer" in said[0] and "runs uncached" in said[0]
+    assert torch.equal(sample(reusing(model, 0.5), "sd3"), before)
+    assert "NewTransformer" in told[0] and "runs uncached" in told[0]
 
 
 @pytest.mark.parametrize("name", NOT_TRANSFORMERS)
@@ -89,4 +78,4 @@ def test_a_unet_is_refused_with_what_is_supported(name):
     model = build("sd3")
     model.model.diffusion_model = type(name, (torch.nn.Module,), {})()
     with pytest.raises(ValueError, match=f"model: {name} .*sd3"):
-        with_reuse(model, 0.5)
+        reusing(model, 0.5)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from measured import linear_profile
 
 from comfyui_omnicache.nodes import library, plot
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.schedule import Schedule
+from measured import linear_profile
 
 # `make soak` sets it to 10000.
 FUZZED_FILES = int(os.environ.get("OMNICACHE_FUZZED_FILES", "500"))

@@ -1,83 +1,52 @@
 """What graphs do besides two prompts on one picture: more conditionings, more passes, parts of a run.
 
-The oracle: the same plan run with every row of the model's batch by itself, so that no two lanes can mix.
+The oracle is in cached_runs.py: the same plan with one lane at a time.
 """
+
+from functools import partial
 
 import comfy.controlnet
 import comfy.hooks
 import comfy.ldm.flux.controlnet
 import comfy.ops
-import comfy.sample
-import comfy.samplers
+import numpy as np
 import pytest
 import torch
 from comfy_extras.nodes_cfg import CFGNorm
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+from comfy_extras.nodes_custom_sampler import (
+    BasicGuider,
+    BasicScheduler,
+    DualCFGGuider,
+    KSamplerSelect,
+    RandomNoise,
+    SamplerCustomAdvanced,
+)
+from comfy_extras.nodes_flux import FluxGuidance
+from comfy_extras.nodes_hooks import ConditioningSetDefaultAndCombine
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3, RescaleCFG
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from comfy_extras.nodes_perpneg import Guider_PerpNeg, PerpNeg
+from comfy_extras.nodes_perpneg import PerpNeg, PerpNegGuider
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from replay_each_step import replaying_each_step
 
 import nodes
-from comfyui_omnicache.nodes import host
-from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from cached_runs import STEPS, assert_lanes_do_not_mix, assert_same_row_by_row, reusing, row_by_row, run
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
-from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.tap import StackTap
-from tiny_models import CPU, MODELS, build, conditioning, sample
-
-STEPS = 12
-
-
-def reusing(model, ratio: float = 0.5, **correction):
-    schedule = Schedule(Budget("reuse ratio", ratio), cost="even")
-    return OmniCacheModelPatch.execute(model, schedule, Correction(**correction)).args[0]
-
-
-@pytest.fixture
-def reports(monkeypatch) -> list:
-    """What each patched sampling run of the test reported."""
-    collected: list = []
-    monkeypatch.setattr(host, "_announce", collected.append)
-    return collected
-
-
-def run(model, family, positive=None, negative=None, steps=STEPS, latent=None, **options) -> torch.Tensor:
-    """A sampling run on a latent that is not empty, for the parts of runs."""
-    latent = torch.full((1, *MODELS[family].shape), 0.1) if latent is None else latent
-    noise = comfy.sample.prepare_noise(latent, 3)
-    with torch.inference_mode():
-        return comfy.sample.sample(
-            model, noise, steps, options.pop("cfg", 3.0), "euler", "simple",
-            positive or conditioning(family, 1), negative or conditioning(family, 2), latent, seed=3,
-            disable_pbar=True, **options,
-        )  # fmt: skip
-
-
-def assert_lanes_do_not_mix(model, family, positive=None, negative=None, **options) -> None:
-    """Runs the reusing model as the host batches it, and row by row; and checks that reuse happened."""
-    patch = reusing(model)
-    plain = run(model, family, positive, negative, **options)
-    together = run(patch, family, positive, negative, **options)
-    needed, patch.model.memory_required = patch.model.memory_required, lambda *args, **kwargs: 1e30
-    apart = run(patch, family, positive, negative, **options)
-    patch.model.memory_required = needed
-    assert (together - apart).norm() <= 1e-3 * apart.norm()
-    assert not torch.equal(together, plain)
-    assert torch.equal(run(model, family, positive, negative, **options), plain)
+from tiny_models import CPU, MODELS, build, conditioning
 
 
 def area(cond, x: int, width: int):
     return nodes.ConditioningSetArea().append(cond, width, 64, x, 0, 1.0)[0]
 
 
-def masked(cond, left: bool):
+def masked(cond, left: bool, bounds: str = "default"):
     mask = torch.zeros(1, 64, 64)
     mask[..., :32] = 1.0
-    return nodes.ConditioningSetMask().append(cond, mask if left else 1 - mask, "default", 1.0)[0]
+    return nodes.ConditioningSetMask().append(cond, mask if left else 1 - mask, bounds, 1.0)[0]
 
 
 def ranged(cond, start: float, end: float):
@@ -90,8 +59,9 @@ def lora() -> dict[str, torch.Tensor]:
     return {f"{key}.lora_up.weight": weight, f"{key}.lora_down.weight": weight[:192].T.contiguous()}
 
 
-def hooked(cond, strength: float):
+def hooked(cond, strength: float, keyframes=None):
     group = comfy.hooks.create_hook_lora(lora(), strength, 0.0)
+    group.set_keyframes_on_hooks(keyframes)
     return comfy.hooks.set_hooks_for_conditioning(cond, group)
 
 
@@ -107,8 +77,28 @@ class Conds:
         return masked(conditioning(family, 1), True) + masked(conditioning(family, 4), False), None
 
     @staticmethod
-    def timestep_ranges(family):
-        return ranged(conditioning(family, 1), 0.0, 0.4) + ranged(conditioning(family, 4), 0.4, 1.0), None
+    def areas_of_both_prompts(family):
+        positive = area(conditioning(family, 1), 0, 32) + area(conditioning(family, 4), 16, 48)
+        return positive, area(conditioning(family, 2), 0, 48) + conditioning(family, 5)
+
+    @staticmethod
+    def areas_in_masks(family):
+        return masked(area(conditioning(family, 1), 0, 48), True) + conditioning(family, 4), None
+
+    @staticmethod
+    def areas_of_masks(family):
+        return masked(conditioning(family, 1), True, "mask bounds") + conditioning(family, 4), None
+
+    @staticmethod
+    def areas_by_share(family):
+        share = nodes.ConditioningSetAreaPercentage().append(conditioning(family, 1), 0.5, 0.5, 0.5, 0.0, 0.8)
+        return share[0] + conditioning(family, 4), masked(conditioning(family, 2), False)
+
+    @staticmethod
+    def defaults_where_no_mask_is(family):
+        return ConditioningSetDefaultAndCombine().set_default_and_combine(
+            masked(conditioning(family, 1), True), conditioning(family, 4)
+        )[0], None
 
     @staticmethod
     def three_averaged(family):
@@ -118,17 +108,45 @@ class Conds:
     def hooks(family):
         return hooked(conditioning(family, 1), 1.0), conditioning(family, 2)
 
+    @staticmethod
+    def hooks_that_change_midway(family):
+        frames = comfy.hooks.HookKeyframeGroup()
+        for strength, start in ((1.0, 0.0), (0.2, 0.5)):
+            frames.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+        return hooked(conditioning(family, 1), 1.0, frames), hooked(conditioning(family, 2), 0.5)
 
-@pytest.mark.parametrize("kind", ["areas", "masks", "three_averaged", "hooks"])
+
+@pytest.mark.parametrize("kind", [name for name in vars(Conds) if not name.startswith("_")])
 def test_conditionings(kind):
     positive, negative = getattr(Conds, kind)("sd3")
-    assert_lanes_do_not_mix(build("sd3"), "sd3", positive, negative)
+    latent = torch.full((2, 16, 8, 8), 0.1)  # a batch, so that a lane is more than a row
+    assert_lanes_do_not_mix(build("sd3"), "sd3", positive, negative, latent=latent)
+
+
+def changes_at(step: int):
+    """Another prompt from this step on."""
+    share = (step - 0.5) / STEPS
+    return ranged(conditioning("sd3", 1), 0.0, share) + ranged(conditioning("sd3", 4), share, 1.0)
+
+
+def reused_steps() -> list[int]:
+    plan = Schedule(Budget("reuse ratio", 0.5), cost="even").plan_for(np.linspace(1.0, 0.0, STEPS + 1))
+    return [step for step in range(STEPS) if plan.is_reused(step)]
+
+
+def test_timestep_ranges_that_change_at_a_computed_step(reports):
+    step = next(step for step in range(6, STEPS) if step not in reused_steps())
+    assert_lanes_do_not_mix(build("sd3"), "sd3", changes_at(step), mode="off")
+    assert not reports[0].notes and reports[0].evaluations_full == STEPS
 
 
 def test_a_conditioning_that_comes_in_midway_starts_with_a_full_evaluation(reports):
-    positive, _ = Conds.timestep_ranges("sd3")
-    result = run(reusing(build("sd3")), "sd3", positive)
-    assert torch.isfinite(result).all() and reports[0].finished
+    step = reused_steps()[2]
+    model = build("sd3")
+    run(reusing(model, mode="off"), "sd3", changes_at(step))
+    run(reusing(model, mode="off"), "sd3")
+    assert reports[0].notes == {"a conditioning came in without a cache": 1} and not reports[1].notes
+    assert reports[0].evaluations_full == reports[1].evaluations_full + 2  # both prompts, at this step
 
 
 MODEL_NODES = {
@@ -166,23 +184,30 @@ def test_skip_layer_guidance_keeps_its_effect(reports):
     assert facts["full"] == STEPS + passes  # two prompts at half of the steps, and these
 
 
-def test_the_guider_with_three_conditionings():
-    model = build("sd3")
-    patch, results = reusing(model), []
-    for target in (patch, model):
-        guider = Guider_PerpNeg(target)
-        guider.set_conds(conditioning("sd3", 1), conditioning("sd3", 2), conditioning("sd3", 6))
-        guider.set_cfg(3.0, 1.0)
-        latent = torch.zeros(1, 16, 8, 8)
-        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", STEPS)
-        with torch.inference_mode():
-            results.append(
-                guider.sample(
-                    comfy.sample.prepare_noise(latent, 3), latent, comfy.samplers.sampler_object("euler"),
-                    sigmas, disable_pbar=True, seed=3,
-                )
-            )  # fmt: skip
-    assert torch.isfinite(results[0]).all() and not torch.equal(*results)
+def guided(make_guider, model) -> torch.Tensor:
+    """A run of SamplerCustomAdvanced with a guider node."""
+    sigmas = BasicScheduler.execute(model, "simple", STEPS, 1.0).args[0]
+    latent = {"samples": torch.full((1, 16, 8, 8), 0.1)}
+    with torch.inference_mode():
+        return SamplerCustomAdvanced.execute(
+            RandomNoise.execute(3).args[0], make_guider(model), KSamplerSelect.execute("euler").args[0],
+            sigmas, latent,
+        ).args[0]["samples"]  # fmt: skip
+
+
+def perpendicular_guider(model):
+    conds = [conditioning("sd3", seed) for seed in (1, 2, 6)]
+    return PerpNegGuider.execute(model, *conds, 3.0, 1.0).args[0]
+
+
+def dual_guider(model):
+    conds = [conditioning("sd3", seed) for seed in (1, 4, 2)]
+    return DualCFGGuider.execute(model, *conds, 3.0, 2.0, "regular").args[0]
+
+
+@pytest.mark.parametrize("make_guider", [perpendicular_guider, dual_guider])
+def test_guiders_with_three_conditionings(make_guider):
+    assert_same_row_by_row(build("sd3"), partial(guided, make_guider))
 
 
 def test_context_windows_keep_lanes_of_their_own():
@@ -192,15 +217,56 @@ def test_context_windows_keep_lanes_of_their_own():
     latent = torch.full((1, 16, 8, 6, 6), 0.1)
     patch = reusing(model)
     result = run(patch, "wan", latent=latent)
-    patch.model.memory_required = lambda *args, **kwargs: 1e30
-    assert (run(patch, "wan", latent=latent) - result).norm() <= 1e-3 * result.norm()
+    with row_by_row(patch):
+        assert (run(patch, "wan", latent=latent) - result).norm() <= 1e-3 * result.norm()
     assert not torch.equal(result, run(model, "wan", latent=latent))
 
 
-def test_without_guidance_only_one_prompt_is_evaluated(reports):
-    run(reusing(build("flux")), "flux", cfg=1.0)
-    facts = reports[0].as_dict()
-    assert (facts["full"], facts["asked"]) == (6, 12)
+def test_distilled_guidance_needs_no_negative(reports):
+    """Flux: the guidance is an input of the model, and one prompt is evaluated."""
+    model, results = build("flux"), []
+
+    def basic_guider(guidance, model):
+        return BasicGuider.execute(
+            model, FluxGuidance.execute(conditioning("flux", 1), guidance).args[0]
+        ).args[0]
+
+    for guidance in (3.5, 1.0):
+        assert_same_row_by_row(model, partial(guided, partial(basic_guider, guidance)))
+        results.append(guided(partial(basic_guider, guidance), reusing(model)))
+    assert not torch.equal(*results)
+    positive = FluxGuidance.execute(conditioning("flux", 1), 1.0).args[0]
+    assert torch.equal(run(reusing(model), "flux", positive, cfg=1.0), results[1])
+    counts = {(facts["full"], facts["asked"]) for facts in (report.as_dict() for report in reports)}
+    assert counts == {(6, 12)}
+
+
+def vace(strength: float):
+    generator = torch.Generator().manual_seed(7)
+    frames = torch.randn(1, 32, 3, 6, 6, generator=generator)
+    mask = torch.ones(1, 64, 3, 6, 6)
+    values = {"vace_frames": [frames], "vace_mask": [mask], "vace_strength": [strength]}
+    return [[text, {**more, **values}] for text, more in conditioning("wan-vace", 1)]
+
+
+def test_vace_frames():
+    model = build("wan-vace")
+    assert_lanes_do_not_mix(model, "wan-vace", vace(1.0))
+    assert not torch.equal(
+        run(reusing(model), "wan-vace", vace(1.0)), run(reusing(model), "wan-vace", vace(0.3))
+    )
+
+
+def test_a_start_frame_in_further_channels():
+    """Wan image to video: the frame and its mask are joined to the latent."""
+    frames = torch.randn(1, 16, 3, 6, 6, generator=torch.Generator().manual_seed(7))
+    values = {"concat_latent_image": frames, "concat_mask": torch.ones(1, 1, 3, 6, 6)}
+    positive, negative = (
+        [[text, {**more, **values}] for text, more in conditioning("wan-i2v", seed)] for seed in (1, 2)
+    )
+    model = build("wan-i2v")
+    assert not torch.equal(run(model, "wan-i2v", positive, negative), run(model, "wan-i2v"))
+    assert_lanes_do_not_mix(model, "wan-i2v", positive, negative)
 
 
 def test_reference_latents():
@@ -214,33 +280,6 @@ def test_image_to_image_and_inpainting():
     mask[:, :4] = 1.0
     assert_lanes_do_not_mix(build("sd3"), "sd3", denoise=0.7)
     assert_lanes_do_not_mix(build("sd3"), "sd3", noise_mask=mask)
-
-
-def test_ranges_of_steps_are_runs_of_their_own(reports):
-    """KSamplerAdvanced and SplitSigmas: the second half has no cache from the first."""
-    model = build("sd3")
-    patch = reusing(model)
-    for start, end in ((0, 12), (12, 24)):
-        run(patch, "sd3", steps=24, start_step=start, last_step=end, force_full_denoise=end == 24)
-    counts = [(facts["full"], facts["asked"]) for facts in (report.as_dict() for report in reports)]
-    assert counts == [(12, 24), (12, 24)]
-
-
-def test_two_patched_clones_in_one_graph_do_not_meet():
-    model = build("sd3")
-    half, third = reusing(model, 0.5), reusing(model, 0.34)
-    alone = run(half, "sd3"), run(third, "sd3")
-    again = run(half, "sd3"), run(third, "sd3")
-    assert torch.equal(alone[0], again[0]) and torch.equal(alone[1], again[1])
-    assert not torch.equal(*alone)
-
-
-def test_two_experts_each_with_a_patch(reports):
-    """Wan 2.2: one model for the noisy half of the steps, another for the rest."""
-    high, low = reusing(build("wan")), reusing(build("wan"))
-    first = run(high, "wan", steps=24, start_step=0, last_step=12)
-    run(low, "wan", steps=24, start_step=12, last_step=24, latent=first, disable_noise=True)
-    assert [report.finished for report in reports] == [True, True]
 
 
 def flux_controlnet():
@@ -292,18 +331,5 @@ def test_replaying_the_same_step_gives_the_controlled_output(tap):
 def test_a_controlnet_still_guides_the_branches_at_reused_steps():
     net, calls = flux_controlnet(), [0]
     net.control_model.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
-    patch = OmniCacheModelPatch.execute(
-        build("flux"), Schedule(Budget("reuse ratio", 0.5), cost="even"), None, "branch"
-    ).args[0]
-    run(patch, "flux", controlled(net))
+    run(reusing(build("flux"), granularity="branch"), "flux", controlled(net))
     assert calls[0] >= STEPS
-
-
-def test_taking_the_patch_away_gives_the_plain_model_back():
-    model = build("lumina2")
-    before = sample(model, "lumina2")
-    patch = reusing(model)
-    sample(patch, "lumina2")
-    assert torch.equal(sample(model, "lumina2"), before)
-    forwards = [layer.forward for layer in model.model.diffusion_model.layers]
-    assert not any(hasattr(forward, "is_omnicache_bridge") for forward in forwards)

@@ -3,9 +3,9 @@ import json
 
 import numpy as np
 import pytest
-from measured import linear_profile
 
 from comfyui_omnicache.omnicache.profile import Profile
+from measured import linear_profile
 
 
 def test_means_and_spreads_divide_by_the_trajectories():

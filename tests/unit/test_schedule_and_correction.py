@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from measured import linear_profile
 
 from comfyui_omnicache.omnicache.correction import Correction, Corrector
 from comfyui_omnicache.omnicache.outlook import Outlook
 from comfyui_omnicache.omnicache.plan import Budget, Constraints
 from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
+from measured import linear_profile
 
 SIGMAS = np.linspace(1, 0, 11)
 

@@ -1,0 +1,30 @@
+"""What several tests of the host's classes need."""
+
+import logging
+
+import pytest
+
+
+@pytest.fixture
+def reports(monkeypatch) -> list:
+    """What each patched sampling run of the test reported."""
+    from comfyui_omnicache.nodes import host
+
+    collected: list = []
+    monkeypatch.setattr(host, "_announce", collected.append)
+    return collected
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[str]:
+    """What the pack warned of on the node in this test."""
+    from comfyui_omnicache.nodes import host
+
+    said: list[str] = []
+
+    def log(level: int, text: str, *args) -> None:
+        if level >= logging.WARNING:
+            said.append(text % args)
+
+    monkeypatch.setattr(host.log, "log", log)
+    return said
