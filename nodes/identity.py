@@ -49,7 +49,10 @@ def check_fits(profile: Profile, model) -> str | None:
             "Calibrate this model, or pick its profile."
         )
     if measured.weights != have.weights:
-        return "the profile was calibrated on other weights of this architecture (fine-tune or LoRA)"
+        return (
+            "the profile was calibrated on other weights of this architecture (a fine-tune, a LoRA, or a "
+            "coarser type such as fp8)"
+        )
     return None
 
 
