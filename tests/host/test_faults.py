@@ -80,9 +80,9 @@ class Allocations(TorchFunctionMode):
                 part for part in torch.utils._pytree.tree_leaves((args, kwargs)) if torch.is_tensor(part)
             ]
             if all(part.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() for part in given):
-                if len(self.places) == self._fail_at:
-                    raise comfy.model_management.OOM_EXCEPTION("out of memory")
                 self.places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+                if len(self.places) - 1 == self._fail_at:
+                    raise comfy.model_management.OOM_EXCEPTION("out of memory")
         return out
 
 
@@ -104,7 +104,7 @@ def test_out_of_memory_at_any_allocation_of_ours():
         with Allocations(fail_at=number) as failing:
             with pytest.raises(comfy.model_management.OOM_EXCEPTION):
                 sample(patch, "sd3")
-        assert failing.places == seen.places[:number]
+        assert failing.places == seen.places[: number + 1]
         assert_no_cache_is_alive()
     assert_clean(patch, model, plain, cached)
 
