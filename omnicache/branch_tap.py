@@ -14,7 +14,7 @@ from torch import Tensor
 from .families import Branch, SideList
 from .plan import EVERYTHING, NOTHING, Parts
 from .storage import Kept
-from .tap import Blocks, BlockTap, Callback, Captured, Forward, Keep
+from .tap import Blocks, BlockTap, Callback, Captured, Forward, Keep, outside_compiled_graphs
 
 # The tap of the sampling run whose block is being computed, as long as it captures or replays.
 _CURRENT: ContextVar["BranchTap | None"] = ContextVar("omnicache_branch_tap", default=None)
@@ -47,6 +47,9 @@ class BranchTap(BlockTap):
         """selections: what the steps of the plan reuse."""
         super().__init__(blocks)
         self._selections = tuple(selections)
+        # Called from inside the blocks, which may be compiled.
+        self.at_output = outside_compiled_graphs(self._at_output)
+        self.at_feed = outside_compiled_graphs(self._at_feed)
         self._answers: list[_Answer] = []
         self._is_running = False
         self._position = 0  # of the block that is being computed
@@ -76,13 +79,13 @@ class BranchTap(BlockTap):
         finally:
             self._cached, self._reused = (), NOTHING
 
-    def at_output(self, branch: Branch, original: Callable[[], Any]) -> Any:
+    def _at_output(self, branch: Branch, original: Callable[[], Any]) -> Any:
         """Answers for a module that ends a branch: a tensor, or a tuple of such (image and text)."""
         if not self._captures(self._position, branch):
             return original()
         return self._answer(self._reused.has(self._position, branch.kinds), original)
 
-    def at_feed(self, branch: Branch, first: Tensor, width: int, original: Callable[[], Any]) -> Any:
+    def _at_feed(self, branch: Branch, first: Tensor, width: int, original: Callable[[], Any]) -> Any:
         """Answers for a layer before inline attention, which would give (..., width)."""
         if not self._reused.has(self._position, branch.kinds):
             return original()
