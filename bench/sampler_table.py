@@ -64,7 +64,7 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
 
 
 def document(rows: list[Row]) -> str:
-    from comfyui_omnicache.nodes.host import FREE_RUNNING_SAMPLERS
+    from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS
 
     lines = [
         "# Samplers",

@@ -25,14 +25,11 @@ from ..omnicache.report import RunReport
 from ..omnicache.run import Call
 from ..omnicache.tap import Blocks, BlockTap
 from .bridge import bridge, skip_unneeded_attention
+from .samplers import FREE_RUNNING_SAMPLERS, name_of, remark_on
 
 log = logging.getLogger("omnicache")
 
 KEY = "omnicache"
-
-# Samplers that choose their own steps instead of following the scheduler's: a plan made on the scheduler's
-# sigmas would say nothing of theirs.
-FREE_RUNNING_SAMPLERS = ("dpm_fast", "dpm_adaptive")
 
 
 class Run(Protocol):
@@ -53,32 +50,42 @@ MakeRun = Callable[["comfy.model_patcher.ModelPatcher", list[float], Blocks], Ru
 
 
 def patched(
-    model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun, with_branches: bool = False
+    model: "comfy.model_patcher.ModelPatcher",
+    make_run: MakeRun,
+    with_branches: bool = False,
+    calibrated_with: str | None = None,
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    with_branches: a BranchTap will be used. Raises UnknownModel if the model is of no family the pack knows,
-    ValueError if it is no transformer.
+    with_branches: a BranchTap will be used. calibrated_with: the sampler of the profile in use. Raises
+    UnknownModel if the model is of no family the pack knows, ValueError if it is no transformer.
     """
     family = family_of(model.model.diffusion_model)
     clone = model.clone()
     bridge(clone, family, with_branches)
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, calibrated_with))
     return clone
 
 
 def _sample(
-    make_run: MakeRun, executor, noise, latent_image, sampler, sigmas, *args, **kwargs
+    make_run: MakeRun,
+    calibrated_with: str | None,
+    executor,
+    noise,
+    latent_image,
+    sampler,
+    sigmas,
+    *args,
+    **kwargs,
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
-    name = _name_of(sampler)
+    name = name_of(sampler)
+    remark = remark_on(name, calibrated_with)
+    if remark is not None:
+        tell(remark)
     if name in FREE_RUNNING_SAMPLERS:
-        tell(
-            f"sampler: {name} chooses its own steps, so nothing can be planned for it and it runs uncached. "
-            "Take another sampler to reuse steps; docs/samplers.md compares them."
-        )
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     guider = executor.class_obj
     host_options = guider.model_options
@@ -98,12 +105,6 @@ def _sample(
         if report is not None:
             report.seconds = time.perf_counter() - started
             _announce(report)
-
-
-def _name_of(sampler) -> str:
-    """As in the sampler menu, as far as the host's sampler object tells."""
-    function = getattr(sampler, "sampler_function", None)
-    return getattr(function, "__name__", "").removeprefix("sample_").removesuffix("_function")
 
 
 def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeRun) -> Run:
@@ -168,9 +169,10 @@ def _apply_model(
     families pass; here the output has become an estimate of x0."""
     transformer_options = transformer_options or {}
     uuids = transformer_options.get("uuids") or ()
+    sides = transformer_options.get("cond_or_uncond") or ()
     replacements = transformer_options.get("patches_replace", {}).get("dit", {})
     refusal = None
-    if not uuids or x.shape[0] % len(uuids):
+    if not uuids or len(sides) != len(uuids) or x.shape[0] % len(uuids):
         refusal = "a call of the model came without the names of its rows"
     elif not run.tap.is_in_place(replacements):
         refusal = "another node replaced blocks in this pass, which ran in full"
@@ -187,7 +189,7 @@ def _apply_model(
             without_control=partial(forward, None) if control is not None and not has_patches else None,
             x=x,
             sigma=t,
-            rows=tuple(_row(uuid, transformer_options) for uuid in uuids),
+            rows=tuple(_row(*row, transformer_options) for row in zip(uuids, sides, strict=False)),
             refusal=refusal,
             writes_between=has_patches,
         )
@@ -196,11 +198,11 @@ def _apply_model(
 
 def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_options) -> list[torch.Tensor]:
     """CALC_COND_BATCH wrapper: spares the ControlNets an evaluation that will be a reuse."""
-    given = [cond for side in conds if side is not None for cond in side]
-    if not any("control" in cond for cond in given):
+    given = [(cond, side) for side, of_side in enumerate(conds) for cond in of_side or ()]
+    if not any("control" in cond for cond, _ in given):
         return executor(model, conds, x_in, timestep, model_options)
     transformer_options = model_options.get("transformer_options", {})
-    rows = tuple(_row(cond.get("uuid"), transformer_options) for cond in given)
+    rows = tuple(_row(cond.get("uuid"), side, transformer_options) for cond, side in given)
     # A conditioning of an area has another shape than x_in, and spares_control then says no.
     if "double_block" not in transformer_options.get("patches", {}) and run.spares_control(rows, x_in):
         conds = [
@@ -212,10 +214,14 @@ def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_opt
     return executor(model, conds, x_in, timestep, model_options)
 
 
-def _row(uuid, transformer_options: dict[str, Any]) -> Hashable:
-    """Names a row of a call: its conditioning and the context window it is seen through."""
+def _row(uuid, side: int, transformer_options: dict[str, Any]) -> Hashable:
+    """Names a row of a call: its conditioning and the context window it is seen through.
+
+    side: 0 of the positive, 1 of the negative. The host gives a conditioning that it makes up for an area of
+    the other side that one's uuid.
+    """
     window = transformer_options.get("context_window")
-    return uuid, tuple(window.index_list) if window is not None else None
+    return uuid, side, tuple(window.index_list) if window is not None else None
 
 
 def _copy(control: dict[str, list] | None) -> dict[str, list] | None:

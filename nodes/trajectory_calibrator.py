@@ -15,8 +15,9 @@ from ..omnicache.profile import Profile, Settings
 from ..omnicache.tap import Blocks, StackTap
 from ..omnicache.version import __version__
 from . import library, plot
-from .host import FREE_RUNNING_SAMPLERS, patched, step_callback
+from .host import patched, step_callback
 from .identity import identity_of, timesteps_of
+from .samplers import FREE_RUNNING_SAMPLERS
 from .sockets import CATEGORY, ProfileSocket
 
 MIN_CALIBRATION_STEPS = 8

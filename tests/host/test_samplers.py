@@ -6,24 +6,15 @@ import pytest
 import torch
 
 from cached_runs import reusing
-from comfyui_omnicache.nodes.host import FREE_RUNNING_SAMPLERS
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS, amplifies, draws_noise
 from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
 from demo_model import DemoModel
 from in_process import ROOT
 from sampler_table import measure, sampler_names
 from tiny_models import build, conditioning
-
-
-def amplifies(sampler: str) -> bool:
-    """docs/samplers.md: these make any small difference large, so that nothing sure can be said of them."""
-    return sampler == "lcm" or "cfg_pp" in sampler
-
-
-def draws_noise(sampler: str) -> bool:
-    """At each step anew, which the noise measured at the last step cannot foretell."""
-    return any(word in sampler for word in ("ancestral", "sde", "ddpm", "seeds", "sa_solver"))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +79,30 @@ def test_a_sampler_that_chooses_its_own_steps_runs_uncached_with_a_message(demo,
     assert torch.equal(demo.sample(patch, sampler, 12, 1), demo.sample(demo.model, sampler, 12, 1))
     assert len(told) == 1 and f"sampler: {sampler} chooses its own steps" in told[0]
     assert reports == []
+
+
+@pytest.mark.parametrize(
+    ("sampler", "words"),
+    [
+        ("lcm", "sampler: lcm makes small differences large"),
+        ("euler_cfg_pp", "makes small differences large"),
+        (
+            "euler_ancestral",
+            "calibrated with euler, which promises too much for it. Calibrate with euler_anc",
+        ),
+    ],
+)
+def test_what_a_sampler_does_to_reuse_is_said_on_the_node(demo, sampler, words, told):
+    profile = Profile.from_json(demo.profile_path.read_text(), "image")
+    schedule = Schedule(Budget("reuse ratio", 0.4), profile=profile)
+    demo.sample(OmniCacheModelPatch.execute(demo.model, schedule).args[0], sampler, 12, 1)
+    assert len(told) == 1 and words in told[0]
+
+
+def test_nothing_is_said_of_euler(demo, told):
+    schedule = Schedule(Budget("reuse ratio", 0.4), cost="even")
+    demo.sample(OmniCacheModelPatch.execute(demo.model, schedule).args[0], "euler", 12, 1)
+    assert told == []
 
 
 def test_a_sampler_that_never_reports_its_steps_runs_in_full(reports):
