@@ -18,11 +18,12 @@ class NoiseCorrector(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "mode",
-                    options=["age-aware", "paper", "off"],
+                    options=["age-aware", "paper", "off", "forecast"],
                     default="age-aware",
                     tooltip="Age-aware: the error grows with the age of the cache, as calibrated, or in "
                     "proportion to the age without a profile. Paper: the calibrated factor of neighbouring "
-                    "steps, multiplied over steps reused in a row. Off: plain reuse.",
+                    "steps, multiplied over steps reused in a row. Off: plain reuse. Forecast: nothing is "
+                    "measured; the cache itself is continued through the last full steps.",
                 ),
                 io.Combo.Input(
                     "filter",
@@ -30,7 +31,7 @@ class NoiseCorrector(io.ComfyNode):
                     default="off",
                     tooltip="Which part of the predicted error is taken out. Off: all of it. Low-high: "
                     "only low frequencies before the switch point and only high ones after it, as in the "
-                    "paper. Low, high: one of the two throughout.",
+                    "paper. Low, high: one of the two throughout. Mode forecast ignores it.",
                 ),
                 io.Float.Input(
                     "switch_point",
@@ -60,6 +61,15 @@ class NoiseCorrector(io.ComfyNode):
                     tooltip="Multiplies the predicted error, 0 to 2: 1 takes all of it out, 0 none (plain "
                     "reuse), more than 1 too much.",
                 ),
+                io.Int.Input(
+                    "order",
+                    default=1,
+                    min=1,
+                    max=2,
+                    optional=True,
+                    tooltip="Of the forecast: 1 continues a line through the last two full steps, 2 a "
+                    "parabola through the last three. It keeps as many caches. Other modes ignore it.",
+                ),
             ],
             outputs=[
                 CorrectionSocket.Output(
@@ -71,5 +81,5 @@ class NoiseCorrector(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mode, filter, switch_point, cutoff, strength) -> io.NodeOutput:
-        return io.NodeOutput(Correction(mode, filter, switch_point, cutoff, strength))
+    def execute(cls, mode, filter, switch_point, cutoff, strength, order=1) -> io.NodeOutput:
+        return io.NodeOutput(Correction(mode, filter, switch_point, cutoff, strength, order))

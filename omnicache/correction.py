@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .forecast import REUSE, Forecast, lagrange
 from .outlook import Outlook
 from .spectrum import apply_response, low_pass_response
 
-Mode = Literal["age-aware", "paper", "off"]
+Mode = Literal["age-aware", "paper", "off", "forecast"]
 Filter = Literal["off", "low-high", "low", "high"]
 
 # Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
@@ -21,7 +22,8 @@ MAX_GAMMA_OVER_AGE_RATIO = 1.5
 class Correction:
     """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
-    the ages in sigma.
+    the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
+    polynomial in sigma of this order (1, 2); no noise is measured, and filter has no effect.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
     share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength
@@ -33,6 +35,7 @@ class Correction:
     switch_point: float = 0.5
     cutoff: float = 0.25
     strength: float = 1.0
+    order: int = 1
 
     def __post_init__(self) -> None:
         ranges = {"switch_point": (0.0, 1.0), "cutoff": (0.01, 0.7), "strength": (0.0, 2.0)}
@@ -40,10 +43,17 @@ class Correction:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name}: {value:g} is out of range; it lies between {low:g} and {high:g}.")
+        if self.order not in (1, 2):
+            raise ValueError(f"order: {self.order!r} is not possible; a forecast is of order 1 or 2.")
 
     @property
     def needs_noise(self) -> bool:
-        return self.mode != "off" and self.strength > 0
+        return self.mode not in ("off", "forecast") and self.strength > 0
+
+    @property
+    def generations(self) -> int:
+        """How many caches a lane keeps."""
+        return self.order + 1 if self.mode == "forecast" and self.strength > 0 else 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,26 @@ class Corrector:
             return Gamma(ratio, was_limited=True)
         limited = min(max(measured, 0.0), MAX_GAMMA_OVER_AGE_RATIO * ratio)
         return Gamma(limited, was_limited=limited != measured)
+
+    def forecast(self, step: int, cached_steps: tuple[int, ...]) -> Forecast:
+        """How the caches of these full steps, newest first, are continued to this step: to the order that
+        their number allows, damped by what a profile says of the first order."""
+        known = self._falling(cached_steps)
+        if len(known) < 2 or known[0] <= self._sigmas[step]:
+            return REUSE
+        gamma = self.gamma(step, *cached_steps[:2])
+        damping = gamma.value / self._age_ratio(step, *cached_steps[:2]) * self.correction.strength
+        weights = lagrange(self._sigmas[step], known, damping) if damping else REUSE.weights
+        return Forecast(weights, gamma.was_limited)
+
+    def _falling(self, cached_steps: tuple[int, ...]) -> list[float]:
+        """The sigmas of these steps, newest first, as far as they fell from step to step."""
+        known: list[float] = []
+        for step in cached_steps:
+            if known and self._sigmas[step] <= known[-1]:
+                break
+            known.append(self._sigmas[step])
+        return known
 
     def apply(self, denoised: Tensor, noise: Tensor, gamma: float, sigma: Tensor, step: int) -> Tensor:
         """Takes gamma times the noise out of a reuse evaluation's raw output (Eq. 7).

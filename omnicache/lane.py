@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .forecast import REUSE, Forecast
 from .storage import Kept
 
 
@@ -53,19 +54,47 @@ Cache = tuple[Rows, ...]
 
 class JoinedCaches(Sequence[Tensor]):
     """The caches of lanes that are evaluated together, as one forward replays them. Each tensor is joined,
-    and fetched from where it is kept, when it is asked for."""
+    and fetched from where it is kept, when it is asked for; a forecast is made then too."""
 
-    def __init__(self, caches: Sequence[Cache]) -> None:
-        self._tensors = tuple(zip(*caches, strict=True))
+    def __init__(self, histories: Sequence[Sequence[Cache]], forecasts: Sequence[Forecast] = ()) -> None:
+        """histories: the caches of each lane, newest first. forecasts: of each lane, from as many of its
+        caches as there are weights; without them, the newest cache is replayed as it is."""
+        self._forecasts = tuple(forecasts) or (REUSE,) * len(histories)
+        self._histories = [
+            history[: len(forecast.weights)]
+            for history, forecast in zip(histories, self._forecasts, strict=True)
+        ]
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._histories[0][0])
 
     def __getitem__(self, index: int) -> Tensor:
-        return Rows.join(self._tensors[index])
+        if len(set(self._forecasts)) == 1:
+            generations = zip(*self._histories, strict=True)
+            joined = [Rows.join([cache[index] for cache in caches]) for caches in generations]
+            return _weighted(joined, self._forecasts[0])
+        return torch.cat(
+            [
+                _weighted([cache[index].view() for cache in history], forecast)
+                for history, forecast in zip(self._histories, self._forecasts, strict=True)
+            ]
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
+
+
+def _weighted(generations: Sequence[Tensor], forecast: Forecast) -> Tensor:
+    """The weighted sum of tensors of one shape, newest first; the very tensor if there is only one.
+
+    Interpolating rounds once for each tensor, and small differences of large numbers least: the caches may be
+    in bf16.
+    """
+    *newer, total = generations
+    own = None
+    for tensor, share in zip(reversed(newer), reversed(forecast.shares), strict=True):
+        total = own = torch.lerp(tensor, total, share, out=own)
+    return total
 
 
 def split_captured(captured: Sequence[Kept], lanes: int) -> list[Cache]:
@@ -86,29 +115,64 @@ class Signature(NamedTuple):
         return cls((x.shape[0] // lanes, *x.shape[1:]), x.dtype, x.device)
 
 
-class Lane:
-    """The cache of one lane, from its last full evaluation, and the noise measured there.
+class Past(NamedTuple):
+    """What a full evaluation left, and the step it was at."""
 
-    step: the full step the cache is from. noise: q in raw output, measured at that step with the cache of
-    source_step; None if it was not measured.
+    step: int
+    cache: Cache
+
+
+class Lane:
+    """The caches of one lane, from its last full evaluations, and the noise measured at the last.
+
+    history: newest first, at most as many as the run asks for. noise: q in raw output, measured at the last
+    full step with the cache of source_step; None if it was not measured.
     """
 
     def __init__(self) -> None:
         self.signature: Signature | None = None
-        self.cache: Cache | None = None
-        self.step = -1
+        self.history: tuple[Past, ...] = ()
         self.noise: Rows | None = None
         self.source_step = -1
 
-    def has_cache(self, signature: Signature) -> bool:
-        return self.cache is not None and self.signature == signature
+    @property
+    def step(self) -> int:
+        """The full step the newest cache is from; -1 if there is none."""
+        return self.history[0].step if self.history else -1
 
-    def refresh(self, signature: Signature, cache: Cache, step: int, noise: Rows | None) -> None:
-        """Takes what a full evaluation at this step gave."""
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The full steps the caches are from, newest first."""
+        return tuple(past.step for past in self.history)
+
+    @property
+    def caches(self) -> list[Cache]:
+        """Newest first."""
+        return [past.cache for past in self.history]
+
+    def has_cache(self, signature: Signature) -> bool:
+        return bool(self.history) and self.signature == signature
+
+    def refresh(
+        self, signature: Signature, cache: Cache, step: int, noise: Rows | None, generations: int = 1
+    ) -> None:
+        """Takes what a full evaluation at this step gave. generations: how many caches are kept with it."""
         self.source_step = self.step if noise is not None else -1
-        self.signature, self.cache, self.step, self.noise = signature, cache, step, noise
+        fits = self.signature == signature and self.history and _alike(cache, self.history[0].cache)
+        earlier = self.history if fits else ()
+        # A step that is evaluated anew (a sampler may go back) replaces what it left.
+        earlier = tuple(past for past in earlier if past.step < step)
+        self.history = (Past(step, cache), *earlier[: generations - 1])
+        self.signature, self.noise = signature, noise
 
     def kept(self) -> list[Kept]:
         """What it keeps; lanes evaluated together share these."""
-        rows = [*(self.cache or ()), *([self.noise] if self.noise is not None else [])]
-        return [part.kept for part in rows]
+        rows = [part for past in self.history for part in past.cache]
+        return [part.kept for part in (*rows, *([self.noise] if self.noise is not None else []))]
+
+
+def _alike(cache: Cache, other: Cache) -> bool:
+    """Whether two caches can be added tensor by tensor: text may be padded otherwise where other rows are
+    evaluated with it."""
+    shape, other_shape = ([part.kept.data.shape[1:] for part in each] for each in (cache, other))
+    return shape == other_shape

@@ -7,13 +7,14 @@ all that happens during sampling.
 
 import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .correction import Corrector
+from .forecast import Forecast
 from .lane import JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
 from .plan import Parts, Plan
 from .report import RunReport, StepKind
@@ -82,6 +83,7 @@ class CacheRun:
         self._corrector = corrector
         self._storage = storage or Storage()
         self._needs_noise = corrector.correction.needs_noise
+        self._generations = corrector.correction.generations
         self._step = 0
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
@@ -147,7 +149,7 @@ class CacheRun:
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
         caches = split_captured(captured, len(lanes))
         for lane, cache, noise_part in zip(lanes, caches, noises, strict=True):
-            lane.refresh(signature, cache, self._step, noise_part)
+            lane.refresh(signature, cache, self._step, noise_part, self._generations)
         return denoised
 
     def _measure_noise(
@@ -158,27 +160,30 @@ class CacheRun:
             return None
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
-        shadow = self._replay(call, lanes, self._plan.at(self._step + 1))
+        shadow = self._replay(call, lanes, self._plan.at(self._step + 1), ())
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
         return noise.nan_to_num_(0.0, 0.0, 0.0)
 
-    def _replay(self, call: Call, lanes: list[Lane], parts: Parts) -> Tensor:
-        cached = JoinedCaches([lane.cache for lane in lanes])
+    def _replay(self, call: Call, lanes: list[Lane], parts: Parts, forecasts: Sequence[Forecast]) -> Tensor:
+        cached = JoinedCaches([lane.caches for lane in lanes], forecasts)
         return self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
 
     def _missing(self, lanes: list[Lane], signature: Signature) -> str | None:
         """Why these lanes cannot reuse now, or None."""
-        if any(lane.cache is None for lane in lanes):
+        if not all(lane.history for lane in lanes):
             return "a conditioning came in without a cache"
         if not all(lane.has_cache(signature) for lane in lanes):
             return "the latent's shape, type or device changed"
         if self._needs_noise and any(lane.noise is None for lane in lanes):
             return "no noise was measured yet"
+        if self._generations > 1 and any(len(lane.history) < 2 for lane in lanes):
+            return "there was one cache only, and a forecast needs two"
         return None
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
-        denoised = self._replay(call, lanes, self._plan.at(self._step))
+        forecasts = self._forecasts(lanes)
+        denoised = self._replay(call, lanes, self._plan.at(self._step), forecasts)
         if not self._needs_noise:
             return denoised
         if len({(lane.step, lane.source_step) for lane in lanes}) == 1:
@@ -188,6 +193,16 @@ class CacheRun:
         return torch.cat(
             [self._corrected(part, lane.noise.view(), sigma, lane) for part, sigma, lane in parts]
         )
+
+    def _forecasts(self, lanes: list[Lane]) -> list[Forecast]:
+        """For each lane, how its caches are continued to this step; none if they are not."""
+        if self._generations == 1:
+            return []
+        made = {
+            steps: self._corrector.forecast(self._step, steps) for steps in {lane.steps for lane in lanes}
+        }
+        self._report.limited_gammas += sum(forecast.was_limited for forecast in made.values())
+        return [made[lane.steps] for lane in lanes]
 
     def _corrected(self, denoised: Tensor, noise: Tensor, sigma: Tensor, lane: Lane) -> Tensor:
         gamma = self._corrector.gamma(self._step, lane.step, lane.source_step)

@@ -141,6 +141,20 @@ def test_a_plan_may_name_blocks():
     assert calls == [12, 6, 6]
 
 
+@pytest.mark.parametrize("granularity", ["stack", "branch"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "wan", "mochi"])
+def test_a_forecast_computes_no_branch_and_changes_what_is_reused(family, granularity):
+    model = build(family)
+    plain = sample(reusing(model, 0.5, granularity, mode="off"), family)
+    counter = Counter(model)
+    forecast = sample(reusing(model, 0.5, granularity, mode="forecast"), family)
+    calls = counter.take()
+    sample(model, family)
+    whole = counter.take()
+    assert torch.isfinite(forecast).all() and not torch.equal(forecast, plain)
+    assert [calls[kind] * 2 for kind in BRANCH_KINDS] == [whole[kind] for kind in BRANCH_KINDS]
+
+
 def test_parts_need_the_granularity_of_branches():
     with pytest.raises(ValueError, match="granularity: 'stack' .* Set granularity to 'branch'"):
         reusing(build("sd3"), 0.5, "stack", parts="mlp")
@@ -158,8 +172,10 @@ def test_the_memory_told_at_the_first_step_is_what_is_kept(family, granularity, 
     assert size * 2 == pytest.approx(reports[0].cache_bytes, rel=0.15)
 
 
-def test_rows_evaluated_together_or_apart_give_the_same():
-    model = reusing(build("sd3"), 0.5, BRANCH)
+@pytest.mark.parametrize("mode", ["age-aware", "forecast"])
+@pytest.mark.parametrize("granularity", ["stack", "branch"])
+def test_rows_evaluated_together_or_apart_give_the_same(mode, granularity):
+    model = reusing(build("sd3"), 0.5, granularity, mode=mode)
     together = sample(model, "sd3", batch=2)
     model.model.memory_required = lambda *args, **kwargs: 1e30  # the host then evaluates row by row
     apart = sample(model, "sd3", batch=2)

@@ -9,7 +9,8 @@ import torch
 
 from comfyui_omnicache.omnicache.correction import Correction, Corrector
 from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
-from comfyui_omnicache.omnicache.lane import Rows
+from comfyui_omnicache.omnicache.forecast import REUSE
+from comfyui_omnicache.omnicache.lane import JoinedCaches, Rows
 from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.run import CacheRun, Call
 from comfyui_omnicache.omnicache.storage import Kept
@@ -23,10 +24,10 @@ SIGMAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 
 
 class Model:
-    """hidden = x; two blocks each add sigma; x0 = x - sigma * hidden."""
+    """hidden = x; two blocks each add sigma ** power; x0 = x - sigma * hidden."""
 
-    def __init__(self, tap: StackTap) -> None:
-        self.tap, self.blocks_run = tap, 0
+    def __init__(self, tap: StackTap, power: int = 1) -> None:
+        self.tap, self.power, self.blocks_run, self.heads_run = tap, power, 0, 0
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         hidden = x.flatten(2).transpose(1, 2)  # (rows, tokens, channels)
@@ -34,18 +35,19 @@ class Model:
 
             def block(args):
                 self.blocks_run += 1
-                return {"img": args["img"] + sigma}
+                return {"img": args["img"] + sigma**self.power}
 
             callback = self.tap.callbacks[place.key]
             hidden = callback({"img": hidden}, {"original_block": block})["img"]
+        self.heads_run += 1
         return x - sigma * hidden.transpose(1, 2).reshape(x.shape)
 
 
-def run_of(mask: str, **correction):
+def run_of(mask: str, power: int = 1, **correction):
     tap = StackTap(Blocks(FAMILY, PLACES))
     plan = Plan.of([step == "r" for step in mask])
     corrector = Corrector(Correction(**correction), SIGMAS, None, switch_sigma=0.5)
-    return CacheRun(plan, corrector, tap), Model(tap)
+    return CacheRun(plan, corrector, tap), Model(tap, power)
 
 
 def evaluate(run, model, step: int, rows=("cond",), x=None) -> torch.Tensor:
@@ -78,6 +80,84 @@ def test_and_so_is_a_second_one_in_a_row_whose_cache_is_twice_as_old():
         run.step_finished(step)
     assert evaluate(run, model, 3)[0, 0, 0, 0] == pytest.approx(3 - 0.4 * (3 + 2 * 0.4))
     assert model.blocks_run == 4
+
+
+def go_to(run, model, step: int, rows=("cond",), first: int = 0) -> torch.Tensor:
+    """Evaluates the steps from the first to this one."""
+    for before in range(first, step):
+        evaluate(run, model, before, rows)
+        run.step_finished(before)
+    return evaluate(run, model, step, rows)
+
+
+@pytest.mark.parametrize(("power", "order", "mask"), [(1, 1, "FFrr"), (2, 2, "FFFrr"), (2, 2, "FFrFr")])
+def test_a_forecast_is_exact_for_a_residual_that_is_a_polynomial_of_its_order(power, order, mask):
+    run, model = run_of(mask, power, mode="forecast", order=order)
+    step = len(mask) - 1
+    sigma = SIGMAS[step]
+    exact = 3 - sigma * (3 + 2 * sigma**power)
+    assert go_to(run, model, step)[0, 0, 0, 0] == pytest.approx(exact)
+    assert model.blocks_run == 2 * mask.count("F")
+
+
+def test_a_forecast_runs_no_shadows():
+    run, model = run_of("FFrFr", mode="forecast")
+    go_to(run, model, 4)
+    assert model.heads_run == 5
+
+
+def test_a_forecast_of_order_2_is_of_order_1_until_there_are_three_full_steps():
+    run, model = run_of("FFr", power=2, mode="forecast", order=2)
+    line = 0.8**2 + (0.8**2 - 1.0**2)  # through the squares of 1.0 and 0.8, read at 0.6
+    assert go_to(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * line))
+
+
+def test_half_strength_forecasts_half_of_the_change():
+    run, model = run_of("FFr", mode="forecast", strength=0.5)
+    assert go_to(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * 0.7))
+
+
+def test_a_row_with_one_cache_only_runs_full_and_is_reported():
+    run, model = run_of("Frr", mode="forecast")
+    go_to(run, model, 1)
+    assert model.blocks_run == 4
+    run.step_finished(1)
+    evaluate(run, model, 2)
+    assert model.blocks_run == 4  # now there are two
+    assert run.close().notes == {"there was one cache only, and a forecast needs two": 1}
+
+
+def test_a_changed_shape_forgets_the_caches_of_the_old_one():
+    run, model = run_of("FFFr", mode="forecast")
+    go_to(run, model, 1)
+    run.step_finished(1)
+    other = torch.zeros(1, 1, 4, 4)
+    evaluate(run, model, 2, x=other)
+    run.step_finished(2)
+    evaluate(run, model, 3, x=other)
+    assert model.blocks_run == 8
+    assert "there was one cache only, and a forecast needs two" in run.close().notes
+
+
+def test_lanes_that_were_computed_at_other_steps_are_each_forecast_by_their_own():
+    run, model = run_of("FFrFr", power=2, mode="forecast", order=2)
+    go_to(run, model, 1, ("old",))
+    run.step_finished(1)
+    # At step 2 the new row has no cache yet, so both run full: caches of 0, 1, 2, 3 and of 2, 3.
+    both = go_to(run, model, 4, ("old", "new"), first=2)
+    line = 0.4**2 + (0.4**2 - 0.6**2)
+    assert both[:, 0, 0, 0].tolist() == pytest.approx([3 - 0.2 * (3 + 2 * r) for r in (0.2**2, line)])
+
+
+def test_a_forecast_writes_into_no_cache():
+    run, model = run_of("FFFr", power=2, mode="forecast", order=2)
+    go_to(run, model, 2)
+    run.step_finished(2)
+    (lane,) = run._lanes.values()
+    before = [past.cache[0].view().clone() for past in lane.history]
+    evaluate(run, model, 3)
+    assert len(before) == 3
+    assert all(torch.equal(a, past.cache[0].view()) for a, past in zip(before, lane.history, strict=True))
 
 
 def test_lanes_do_not_share_caches():
@@ -120,7 +200,7 @@ def test_a_noise_that_is_not_finite_is_left_out():
     evaluate(run, model, 0)
     run.step_finished(0)
     lane = next(iter(run._lanes.values()))
-    lane.cache[0].kept.data.fill_(float("nan"))  # the shadow of the next full step will be NaN
+    lane.history[0].cache[0].kept.data.fill_(float("nan"))  # the shadow of the next full step will be NaN
     evaluate(run, model, 1)
     run.step_finished(1)
     assert torch.isfinite(evaluate(run, model, 2)).all()
@@ -188,6 +268,13 @@ def test_in_place_writes_between_blocks_do_not_reach_the_replayed_entry():
     replayed = tap.replay(forward, [torch.ones(1, 2, 2)], writes_between=True)
     assert torch.equal(replayed, torch.full((1, 2, 2), 2.0))
     assert torch.equal(entry, torch.ones(1, 2, 2))
+
+
+def test_a_cache_that_is_replayed_as_it_is_is_not_copied():
+    whole = torch.arange(6.0).view(6, 1)
+    caches = [(part,) for part in Rows.split(Kept.as_is(whole), 3)]
+    assert JoinedCaches([[cache] for cache in caches])[0] is whole
+    assert JoinedCaches([[cache, cache] for cache in caches], [REUSE] * 3)[0] is whole
 
 
 def test_rows_are_joined_without_a_copy_when_they_belong_together():

@@ -42,6 +42,36 @@ def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
     assert gamma.value == pytest.approx(1.5) and gamma.was_limited
 
 
+@pytest.mark.parametrize(
+    ("step", "cached", "weights"),
+    [
+        (5, (4, 3), (2, -1)),
+        (6, (4, 3), (3, -2)),
+        (5, (4, 2), (1.5, -0.5)),
+        (5, (4, 3, 2), (3, -3, 1)),
+        (5, (4, 2, 0), (1.875, -1.25, 0.375)),
+        (5, (4,), (1,)),
+    ],
+)
+def test_a_forecast_weighs_the_last_full_steps_by_lagrange(step, cached, weights):
+    forecast = corrector("forecast", False, order=2).forecast(step, cached)
+    assert forecast.weights == pytest.approx(weights)
+
+
+def test_a_forecast_is_damped_as_the_profile_says():
+    profile = linear_profile()
+    halved = Outlook(profile.__class__(**{**profile.__dict__, "cross": profile.cross / 2}), SIGMAS)
+    damped = Corrector(Correction("forecast"), list(SIGMAS), halved, 0.5).forecast(5, (4, 3))
+    assert damped.weights == pytest.approx((1.5, -0.5)) and not damped.was_limited
+
+
+def test_a_forecast_uses_steps_only_as_far_as_their_sigmas_fall():
+    sigmas = [1.0, 0.8, 0.8, 0.6, 0.4, 0.6]
+    forecasts = Corrector(Correction("forecast", order=2), sigmas, None, 0.5)
+    assert forecasts.forecast(4, (3, 2, 1)).weights == pytest.approx((2, -1))
+    assert forecasts.forecast(5, (4, 3)).weights == (1,)
+
+
 def test_mode_paper_without_a_profile_is_refused():
     with pytest.raises(ValueError, match="mode 'paper'"):
         corrector("paper", False)
@@ -71,6 +101,11 @@ def test_the_filter_pair_is_low_before_the_switch_and_high_after():
 def test_corrections_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         Correction(**{name: value})
+
+
+def test_an_order_that_is_not_offered_is_refused():
+    with pytest.raises(ValueError, match="order: 3"):
+        Correction("forecast", order=3)
 
 
 def test_curvature_reuses_the_straightest_steps():
