@@ -18,12 +18,13 @@ class NoiseCorrector(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "mode",
-                    options=["age-aware", "paper", "off", "forecast"],
+                    options=["age-aware", "paper", "off", "forecast", "per-band"],
                     default="age-aware",
                     tooltip="Age-aware: the error grows with the age of the cache, as calibrated, or in "
                     "proportion to the age without a profile. Paper: the calibrated factor of neighbouring "
                     "steps, multiplied over steps reused in a row. Off: plain reuse. Forecast: nothing is "
-                    "measured; the cache itself is continued through the last full steps.",
+                    "measured; the cache itself is continued through the last full steps. Per-band: age-"
+                    "aware, with a calibrated factor for each frequency band.",
                 ),
                 io.Combo.Input(
                     "filter",

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .forecast import REUSE, Forecast, lagrange
 from .outlook import Outlook
-from .spectrum import apply_response, low_pass_response
+from .spectrum import apply_response, band_responses, low_pass_response
 
-Mode = Literal["age-aware", "paper", "off", "forecast"]
+Mode = Literal["age-aware", "paper", "off", "forecast", "per-band"]
 Filter = Literal["off", "low-high", "low", "high"]
 
 # Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
@@ -23,7 +23,8 @@ class Correction:
     """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
-    polynomial in sigma of this order (1, 2); no noise is measured, and filter has no effect.
+    polynomial in sigma of this order (1, 2); no noise is measured, and filter has no effect. "per-band":
+    age-aware, with a measured gamma for each frequency band.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
     share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength
@@ -58,10 +59,12 @@ class Correction:
 
 @dataclass(frozen=True)
 class Gamma:
-    """A factor, and whether the calibrated value had to be replaced or limited."""
+    """A factor, and whether the calibrated value had to be replaced or limited. bands: a factor for each
+    frequency band, in place of the common one."""
 
     value: float
     was_limited: bool = False
+    bands: tuple[float, ...] = ()
 
 
 class Corrector:
@@ -83,6 +86,7 @@ class Corrector:
         self._switch_sigma = switch_sigma
         self._step_gamma = outlook.step_correlation() if outlook is not None else None
         self._responses: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._band_responses: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def gamma(self, step: int, cached_step: int, source_step: int) -> Gamma:
         """The factor that predicts the noise of reusing cached_step's cache at this step from the noise
@@ -97,8 +101,13 @@ class Corrector:
         measured = self._outlook.gamma(step, cached_step, source_step)
         if not math.isfinite(measured):
             return Gamma(ratio, was_limited=True)
-        limited = min(max(measured, 0.0), MAX_GAMMA_OVER_AGE_RATIO * ratio)
-        return Gamma(limited, was_limited=limited != measured)
+        most = MAX_GAMMA_OVER_AGE_RATIO * ratio
+        limited = min(max(measured, 0.0), most)
+        if self.correction.mode != "per-band":
+            return Gamma(limited, was_limited=limited != measured)
+        measured = self._outlook.band_gammas(step, cached_step, source_step)
+        bands = measured.clip(0.0, most)
+        return Gamma(limited, bool((bands != measured).any()), tuple(bands.tolist()))
 
     def forecast(self, step: int, cached_steps: tuple[int, ...]) -> Forecast:
         """How the caches of these full steps, newest first, are continued to this step: to the order that
@@ -120,16 +129,20 @@ class Corrector:
             known.append(self._sigmas[step])
         return known
 
-    def apply(self, denoised: Tensor, noise: Tensor, gamma: float, sigma: Tensor, step: int) -> Tensor:
+    def apply(self, denoised: Tensor, noise: Tensor, gamma: Gamma, sigma: Tensor, step: int) -> Tensor:
         """Takes gamma times the noise out of a reuse evaluation's raw output (Eq. 7).
 
         denoised: (rows, ...) the model's estimate of x0, from which the host has already subtracted sigma
         times the raw output, so that subtracting noise from the output is adding sigma times it here. noise:
         the same shape, in raw output. sigma: (rows, 1, ...).
         """
-        return torch.addcmul(
-            denoised, self._filtered(noise, step), sigma, value=gamma * self.correction.strength
-        )
+        factor = self.correction.strength
+        noise = self._filtered(noise, step)
+        if gamma.bands:
+            noise = apply_response(noise, self._band_response(noise, gamma.bands)).to(noise.dtype)
+        else:
+            factor *= gamma.value
+        return torch.addcmul(denoised, noise, sigma, value=factor)
 
     def _filtered(self, noise: Tensor, step: int) -> Tensor:
         kind = self.correction.filter
@@ -145,6 +158,13 @@ class Corrector:
         if key not in self._responses:
             self._responses[key] = low_pass_response(key[0], key[1], self.correction.cutoff, key[2])
         return self._responses[key]
+
+    def _band_response(self, noise: Tensor, gammas: tuple[float, ...]) -> Tensor:
+        key = (noise.shape[-2], noise.shape[-1], noise.device)
+        if key not in self._band_responses:
+            self._band_responses[key] = band_responses(*key)
+        of_bands = self._band_responses[key]
+        return (torch.tensor(gammas, device=noise.device).view(-1, 1, 1) * of_bands).sum(0)
 
     def _age_ratio(self, step: int, cached_step: int, source_step: int) -> float:
         """How much farther in sigma this step is from its cache than the cache was from its predecessor's."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from .noise_axis import positions
 from .profile import Floats, Profile
+from .spectrum import BAND_EDGES
 
 
 class Outlook:
@@ -71,19 +72,30 @@ class Outlook:
         pair = self._calibrated_pair(step, cached_step, source_step)
         return float(self._read("correlation", *pair, lambda: self._profile.correlation(*pair))[step])
 
-    def gamma(self, step: int, cached_step: int, source_step: int) -> float:
+    def gamma(self, step: int, cached_step: int, source_step: int, band: int | None = None) -> float:
         """Least-squares factor from the q measured at cached_step (then with source_step's cache) to q at
-        this step.
+        this step, in one frequency band or in all together.
 
         NaN where the calibration has nothing to say.
         """
         age, source_age = self._calibrated_pair(step, cached_step, source_step)
-        gamma = self._read("gamma", age, source_age, lambda: self._profile.gamma(age, source_age))[step]
+        gamma = self._read(
+            f"gamma {band}", age, source_age, lambda: self._profile.gamma(age, source_age, band)
+        )[step]
         if self.is_exact:
             return float(gamma)
         own = self._calibrated_distance(step, age) / self._calibrated_distance(cached_step, source_age)
         actual = self._distance(cached_step, step) / self._distance(source_step, cached_step)
         return float(gamma) * actual / own if own > 0 else math.nan
+
+    def band_gammas(self, step: int, cached_step: int, source_step: int) -> Floats:
+        """(bands,) the same factor for each frequency band, drawn towards the common one as if that came from
+        one more trajectory: a band alone is few numbers. NaN where the calibration has nothing to say."""
+        common = self.gamma(step, cached_step, source_step)
+        bands = range(len(BAND_EDGES))
+        own = np.array([self.gamma(step, cached_step, source_step, band) for band in bands])
+        samples = self._profile.trajectories
+        return np.where(np.isfinite(own), (samples * own + common) / (samples + 1), common)
 
     def step_correlation(self) -> Floats:
         """(steps,) the paper's noise correlation: gamma between neighbouring steps at age 1 (Eq. 7)."""

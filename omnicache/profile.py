@@ -120,12 +120,14 @@ class Profile:
         """(N,) |q| / |output| of a cache that old; NaN where it could not be measured."""
         return _ratio(np.sqrt(self.noise[:, age - 1].sum(-1)), np.sqrt(self.output.sum(-1)))
 
-    def gamma(self, age: int, source_age: int) -> Floats:
+    def gamma(self, age: int, source_age: int, band: int | None = None) -> Floats:
         """(N,) least-squares factor that predicts q of this age from q measured when the cache was made (Eq.
-        7); NaN where either could not be measured. gamma(1, 1) is the paper's noise correlation."""
+        7), in one frequency band or in all together; NaN where either could not be measured. gamma(1, 1) is
+        the paper's noise correlation."""
+        bands = slice(None) if band is None else slice(band, band + 1)
         source = np.full(self.steps, np.nan)
-        source[age:] = self.noise[:-age, source_age - 1].sum(-1)
-        return _ratio(self.cross[:, age - 1, source_age - 1].sum(-1), source)
+        source[age:] = self.noise[:-age, source_age - 1, bands].sum(-1)
+        return _ratio(self.cross[:, age - 1, source_age - 1, bands].sum(-1), source)
 
     def correlation(self, age: int, source_age: int) -> Floats:
         """(N,) cosine between the two noises that gamma(age, source_age) relates."""

@@ -208,7 +208,7 @@ class CacheRun:
         gamma = self._corrector.gamma(self._step, lane.step, lane.source_step)
         if gamma.was_limited:
             self._report.limited_gammas += 1
-        return self._corrector.apply(denoised, noise, gamma.value, sigma, self._step)
+        return self._corrector.apply(denoised, noise, gamma, sigma, self._step)
 
     def _count(self, call: Call, kind: StepKind, reason: str | None = None) -> None:
         self._report.count(kind, len(call.rows))

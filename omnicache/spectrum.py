@@ -5,6 +5,8 @@ Frequencies are in cycles per latent pixel, 0 to 0.5 along an axis. They are tak
 dimensions (height, width), so a video is filtered frame by frame.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,22 @@ def low_pass_response(height: int, width: int, cutoff: float, device: torch.devi
     cutoff: cycles per latent pixel, above 0. Returns (height, width // 2 + 1).
     """
     return 1.0 / (1.0 + (radial_frequency(height, width, device) / cutoff) ** 4)
+
+
+def band_responses(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """A response for each band of a profile, (bands, height, width // 2 + 1): 1 in the middle of its band,
+    falling in a straight line to 0 in the middle of the next, so that they add up to 1 everywhere. Steps at
+    the borders would ring."""
+    frequency = radial_frequency(height, width, device)
+    lower = (0.0, *BAND_EDGES[:-1])
+    upper = (*BAND_EDGES[:-1], math.sqrt(0.5))  # the corners of the grid
+    middles = torch.tensor([(low + high) / 2 for low, high in zip(lower, upper, strict=True)], device=device)
+    last = len(BAND_EDGES) - 1
+    above = torch.bucketize(frequency, middles).clamp(1, last)
+    share = (frequency - middles[above - 1]) / (middles[above] - middles[above - 1])
+    share = share.clamp(0.0, 1.0)
+    band = torch.arange(last + 1, device=device)[:, None, None]
+    return torch.where(band == above, share, 0.0) + torch.where(band == above - 1, 1.0 - share, 0.0)
 
 
 def apply_response(signal: Tensor, response: Tensor) -> Tensor:

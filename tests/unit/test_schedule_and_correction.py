@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_omnicache.omnicache.correction import Correction, Corrector
+from comfyui_omnicache.omnicache.correction import Correction, Corrector, Gamma
 from comfyui_omnicache.omnicache.outlook import Outlook
 from comfyui_omnicache.omnicache.plan import Budget, Constraints
 from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
@@ -82,7 +82,7 @@ def test_correction_takes_gamma_times_the_noise_out_of_the_output():
     x, output, noise = x
     sigma = torch.tensor([0.5, 0.5]).view(2, 1, 1, 1)
     reused = x - sigma * (output + 0.5 * noise)  # x0 of an output that is off by half the noise
-    fixed = corrector("age-aware", False).apply(reused, noise, 0.5, sigma, step=5)
+    fixed = corrector("age-aware", False).apply(reused, noise, Gamma(0.5), sigma, step=5)
     assert torch.allclose(fixed, x - sigma * output, atol=1e-6)
 
 
@@ -90,11 +90,45 @@ def test_the_filter_pair_is_low_before_the_switch_and_high_after():
     noise, sigma, zero = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 8, 8)
     pair = corrector("age-aware", False, filter="low-high")
     assert torch.allclose(
-        pair.apply(zero, noise, 1.0, sigma, step=2), noise, atol=1e-6
+        pair.apply(zero, noise, Gamma(1.0), sigma, step=2), noise, atol=1e-6
     )  # sigma 0.8: the mean passes
     assert torch.allclose(
-        pair.apply(zero, noise, 1.0, sigma, step=8), zero, atol=1e-6
+        pair.apply(zero, noise, Gamma(1.0), sigma, step=8), zero, atol=1e-6
     )  # sigma 0.2: it does not
+
+
+def two_bands(high: float) -> Outlook:
+    """Noise of one size in the first and the last band; gamma is the age ratio in the first, and that times
+    `high` in the last."""
+    profile = linear_profile()
+    noise, cross = profile.noise.copy(), profile.cross.copy()
+    noise[..., -1], cross[..., -1] = noise[..., 0], high * cross[..., 0]
+    return Outlook(profile.__class__(**{**profile.__dict__, "noise": noise, "cross": cross}), SIGMAS)
+
+
+def test_per_band_gammas_are_drawn_towards_the_common_one():
+    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(0.25), 0.5).gamma(5, 4, 3)
+    # Two trajectories say 1 and 1/4, the common gamma of both bands is 5/8 and counts as a third trajectory.
+    assert gamma.bands == pytest.approx(((2 + 0.625) / 3, 0.625, 0.625, 0.625, (0.5 + 0.625) / 3))
+    assert not gamma.was_limited
+
+
+def test_per_band_gammas_are_limited_each_and_said():
+    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(9.0), 0.5).gamma(6, 5, 3)
+    assert gamma.bands[-1] == pytest.approx(0.75) and gamma.was_limited  # 1.5 age ratios of 1/2
+
+
+def test_per_band_takes_out_each_band_by_its_gamma():
+    fixed = Corrector(Correction("per-band", strength=0.5), list(SIGMAS), two_bands(0.25), 0.5)
+    rows = torch.arange(16).view(1, 1, 16, 1).expand(1, 1, 16, 16)
+    checks = (-1.0) ** (rows + rows.transpose(2, 3))  # the highest frequency there is
+    noise, one = 2.0 + checks, torch.ones(1, 1, 1, 1)
+    taken = fixed.apply(torch.zeros_like(noise), noise, Gamma(9.0, bands=(1, 0, 0, 0, 0.5)), one, step=5)
+    assert torch.allclose(taken, 0.5 * (1 * 2.0 + 0.5 * checks), atol=1e-5)
+
+
+def test_per_band_without_a_profile_is_the_age_ratio():
+    assert corrector("per-band", False).gamma(6, 4, 3) == Gamma(pytest.approx(2.0))
 
 
 @pytest.mark.parametrize(("name", "value"), [("cutoff", 0.0), ("switch_point", 2.0), ("strength", -1.0)])

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from comfyui_omnicache.omnicache.noise_axis import log_snr, positions
-from comfyui_omnicache.omnicache.spectrum import BandProducts, apply_response, low_pass_response
+from comfyui_omnicache.omnicache.spectrum import (
+    BandProducts,
+    apply_response,
+    band_responses,
+    low_pass_response,
+)
 
 
 def wave(size: int, cycles: int) -> torch.Tensor:
@@ -21,6 +26,15 @@ def test_the_low_pass_keeps_the_mean_and_drops_fine_detail():
     response = low_pass_response(32, 32, cutoff=0.05)
     filtered = apply_response(3.0 + wave(32, 16), response)
     assert torch.allclose(filtered, torch.full_like(filtered, 3.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (64, 11)])
+def test_the_bands_add_up_to_everything_and_each_is_whole_in_its_middle(size):
+    responses = band_responses(*size)
+    assert torch.allclose(responses.sum(0), torch.ones(responses.shape[1:]))
+    assert responses.min() >= 0 and responses[0, 0, 0] == 1.0
+    # 0.15 cycles per pixel is the middle of the third band, 0.1 to 0.2.
+    assert band_responses(40, 40)[2, 6, 0].item() == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (6, 11)])
