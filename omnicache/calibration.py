@@ -55,6 +55,7 @@ class CalibrationRun:
         self._cross = np.zeros((steps, ages - 1, ages, bands))
         self._full_seconds = np.zeros(steps)
         self._reuse_seconds = np.zeros(steps)
+        self._residual = np.zeros(steps)
 
     def evaluate(self, call: Call) -> Tensor:
         """Answers one call of the host in full. Raises ValueError if its blocks cannot be reached."""
@@ -127,6 +128,7 @@ class CalibrationRun:
             cross=self._cross,
             full_seconds=self._full_seconds,
             reuse_seconds=self._reuse_seconds,
+            residual=self._residual,
             provenance=provenance,
         )
 
@@ -139,6 +141,7 @@ class CalibrationRun:
         products = self._band_products(denoised)
         output = products.spectrum((call.x - denoised) / sigma)
         self._output[step] += products.between(output, output).numpy()
+        self._residual[step] += sum(float(kept.whole().float().norm()) ** 2 for kept in captured)
         spectra: dict[int, Tensor] = {}
         for age in range(1, self._ages + 1):
             sources = [past.get(step - age) for past in pasts]

@@ -63,6 +63,7 @@ class Profile:
     cross: (N, R, A, K) inner product of q at this step and age with q at the step its cache comes from, when
     that one's cache was 1..A steps old then: what gamma is the least-squares ratio of (Eq. 7).
     full_seconds, reuse_seconds: (N,) time of the full and the reuse evaluations.
+    residual: (N,) energy of the residual of all blocks; 0 in profiles from before it was measured.
     """
 
     model: ModelIdentity
@@ -81,6 +82,7 @@ class Profile:
     cross: Floats
     full_seconds: Floats
     reuse_seconds: Floats
+    residual: Floats
     provenance: dict[str, str]
 
     def __post_init__(self) -> None:
@@ -322,5 +324,6 @@ def _read(text: str, name: str) -> Profile:
         cross=column("cross", ages - 1, ages, bands),
         full_seconds=column("full_seconds"),
         reuse_seconds=column("reuse_seconds"),
+        residual=column("residual") if "residual" in columns else np.zeros(steps),
         provenance={key: part(provenance, key, str) for key in provenance},
     )

@@ -43,5 +43,6 @@ def linear_profile(steps: int = STEPS) -> Profile:
         cross=in_first_band(cross),
         full_seconds=np.full(steps, 1.0),
         reuse_seconds=np.full(steps, 0.02),
+        residual=np.ones(steps),
         provenance={"pack": "test"},
     )
