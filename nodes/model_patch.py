@@ -7,9 +7,8 @@ from ..omnicache.branch_tap import BranchTap
 from ..omnicache.correction import Correction, Corrector
 from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
-from ..omnicache.plan import EVERYTHING
 from ..omnicache.run import CacheRun
-from ..omnicache.schedule import Schedule
+from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
 from .host import patched, tell
@@ -33,11 +32,12 @@ class OmniCacheModelPatch(io.ComfyNode):
                     tooltip="The model to speed up: any diffusion transformer "
                     "that the host knows (a U-Net is refused).",
                 ),
-                ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler."),
+                ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler or Rival Schedule."),
                 CorrectionSocket.Input(
                     "correction",
                     optional=True,
-                    tooltip="From Noise Corrector. Nothing connected: age-aware.",
+                    tooltip="From Noise Corrector. Nothing connected: age-aware, or what a rival's schedule "
+                    "goes with.",
                 ),
                 io.Combo.Input(
                     "granularity",
@@ -80,24 +80,21 @@ class OmniCacheModelPatch(io.ComfyNode):
     def execute(
         cls,
         model,
-        schedule: Schedule,
+        schedule: Planner,
         correction: Correction | None = None,
         granularity="stack",
         cache_dtype="compute",
         cache_device="model",
     ) -> io.NodeOutput:
         with_branches = granularity == "branch"
-        if schedule.parts != EVERYTHING and not with_branches:
-            raise ValueError(
-                "granularity: 'stack' keeps all blocks together, but the schedule's parts name only some of "
-                "them. Set granularity to 'branch', or parts to 'all'."
-            )
+        if schedule.why_branches and not with_branches:
+            raise ValueError(f"granularity: 'stack' keeps all blocks together, but {schedule.why_branches}")
         try:
             family_of(model.model.diffusion_model)
         except UnknownModel as unknown:
             tell(str(unknown))
             return io.NodeOutput(model)
-        correction = correction or Correction()
+        correction = correction or schedule.default_correction
         if schedule.profile is not None:
             remark = check_fits(schedule.profile, model)
             if remark is not None:
@@ -108,7 +105,8 @@ class OmniCacheModelPatch(io.ComfyNode):
                 correction.switch_point
             )
             outlook = Outlook(schedule.profile, np.array(sigmas)) if schedule.profile is not None else None
-            plan = schedule.plan_for(np.array(sigmas))
+            layout = tuple(place.blocks.branches for place in blocks.places)
+            plan = schedule.plan_for(np.array(sigmas), layout)
             return CacheRun(
                 plan,
                 Corrector(correction, sigmas, outlook, float(switch)),

@@ -5,5 +5,5 @@ from comfy_api.latest import io
 CATEGORY = "OmniCache"
 
 ProfileSocket = io.Custom("OMNICACHE_PROFILE")  # omnicache.profile.Profile
-ScheduleSocket = io.Custom("OMNICACHE_SCHEDULE")  # omnicache.schedule.Schedule
+ScheduleSocket = io.Custom("OMNICACHE_SCHEDULE")  # omnicache.schedule.Planner
 CorrectionSocket = io.Custom("OMNICACHE_CORRECTION")  # omnicache.correction.Correction

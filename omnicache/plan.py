@@ -8,10 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from .families import BRANCH_KINDS, BranchKind
+from .families import BRANCH_KINDS, Branch, BranchKind
 
 # cost(step, cached step, step whose cache was in use when the noise at the cached step was measured)
 StepCost = Callable[[int, int, int], float]
+
+# The branches of each block of a model, in the order of the forward.
+Layout = tuple[tuple[Branch, ...], ...]
 
 MIN_STEPS = 8
 FIRST_FULL = 2  # a lane needs a cache, and then a measured noise, before anything can be reused and corrected

@@ -3,18 +3,46 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
+from .correction import Correction
 from .outlook import Outlook
-from .plan import EVERYTHING, Budget, Constraints, Parts, Plan, StepCost, solve
+from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
 from .profile import Profile
 
 Cost = Literal["corrected error", "error", "curvature", "even"]
 
 # A reuse evaluation still embeds its input and runs the final layer; used where no calibration has timed it.
 TYPICAL_REUSE_COST = 0.02
+
+
+class Planner(Protocol):
+    """What OmniCacheModelPatch asks of a schedule: a Schedule, whose plan is solved, or a GivenSchedule."""
+
+    @property
+    def profile(self) -> Profile | None: ...
+
+    @property
+    def default_correction(self) -> Correction:
+        """What is corrected if the user connects nothing."""
+
+    @property
+    def why_branches(self) -> str:
+        """Why the granularity must be branch, and what to set instead; empty if the stack will do."""
+
+    def reuse_cost(self) -> float:
+        """Time of a reuse evaluation over that of a full one."""
+
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+        """The plan for a sampler's sigmas, one more than it has steps, and for a model's branches."""
+
+
+def measured_reuse_cost(profile: Profile | None) -> float:
+    """Time of a reuse evaluation over that of a full one, typical if no profile measured it."""
+    measured = profile.reuse_cost() if profile is not None else math.nan
+    return measured if math.isfinite(measured) else TYPICAL_REUSE_COST
 
 
 @dataclass(frozen=True)
@@ -41,14 +69,23 @@ class Schedule:
                 "Connect a TrajectoryCalibrator, pick a saved profile, or set cost to 'even'."
             )
 
+    @property
+    def default_correction(self) -> Correction:
+        return Correction()
+
+    @property
+    def why_branches(self) -> str:
+        if self.parts == EVERYTHING:
+            return ""
+        return "the schedule's parts name only some of them. Set granularity to 'branch', or parts to 'all'."
+
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one, measured if it was."""
-        measured = self.profile.reuse_cost() if self.profile is not None else math.nan
-        return measured if math.isfinite(measured) else TYPICAL_REUSE_COST
+        return measured_reuse_cost(self.profile)
 
-    def plan_for(self, sigmas: np.ndarray) -> Plan:
-        """Solves the plan for a sampler's sigmas, one more than it has steps. Raises ValueError if none
-        exists."""
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+        """Solves the plan for a sampler's sigmas, one more than it has steps, whatever the model. Raises
+        ValueError if none exists."""
         steps = len(sigmas) - 1
         reused = self.budget.reused_steps(steps, self.reuse_cost())
         cost = self._step_cost(np.asarray(sigmas, dtype=np.float64), reused)
