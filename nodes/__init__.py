@@ -6,10 +6,11 @@ from . import library
 from .curvature_scheduler import CurvatureScheduler
 from .model_patch import OmniCacheModelPatch
 from .noise_corrector import NoiseCorrector
+from .rival_schedule import RivalSchedule
 from .trajectory_calibrator import TrajectoryCalibrator
 
 
 class OmniCacheExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         library.register()  # before the host asks for the schemas, whose menus list the folder
-        return [TrajectoryCalibrator, CurvatureScheduler, NoiseCorrector, OmniCacheModelPatch]
+        return [TrajectoryCalibrator, CurvatureScheduler, RivalSchedule, NoiseCorrector, OmniCacheModelPatch]

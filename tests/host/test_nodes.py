@@ -17,7 +17,9 @@ from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
 from tiny_models import MODELS, build, conditioning, count_leaf_calls, sample
 
-IDS = ["TrajectoryCalibrator", "CurvatureScheduler", "NoiseCorrector", "OmniCacheModelPatch"]
+IDS = [
+    "TrajectoryCalibrator", "CurvatureScheduler", "RivalSchedule", "NoiseCorrector", "OmniCacheModelPatch",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +111,7 @@ def test_samples_add_up_and_profiles_merge_exactly():
     assert both[0].trajectories == 2 and both[1]["samples"].shape[0] == 2
     doubled = first.merged_with(first)
     assert np.array_equal(doubled.noise, 2 * first.noise)
+    assert (first.residual > 0).all() and np.array_equal(doubled.residual, 2 * first.residual)
     assert np.allclose(doubled.gamma(1, 1), first.gamma(1, 1), equal_nan=True)
 
 

@@ -1,0 +1,80 @@
+"""Node: a published caching method in the place of the pack's own plan, to compare them."""
+
+from comfy_api.latest import io
+
+from ..omnicache.profile import Profile
+from ..omnicache.rivals import RIVALS, GivenSchedule
+from . import library
+from .sockets import CATEGORY, ProfileSocket, ScheduleSocket
+
+
+class RivalSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RivalSchedule",
+            display_name="Rival Schedule (for comparison)",
+            category=CATEGORY,
+            description="Reuses the steps and the parts of the model that another published method would, by "
+            "its own rule. To compare with: for generating, Curvature Scheduler is the better choice.",
+            inputs=[
+                ProfileSocket.Input(
+                    "profile",
+                    optional=True,
+                    tooltip="From Trajectory Calibrator; magcache and lemica are measured by it. Goes before "
+                    "saved_profile.",
+                ),
+                io.Combo.Input(
+                    "saved_profile",
+                    options=library.names(),
+                    default=library.NONE,
+                    tooltip="A profile saved in models/omnicache, or one that came with the pack; used if "
+                    "nothing is connected to profile.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(RIVALS),
+                    default="fora",
+                    tooltip="Even: evenly spread full steps. FORA, Delta-DiT, T-GATE, DeepCache: a cadence "
+                    "for all blocks, a span of them, attention, or all but the outer blocks; these need "
+                    "granularity branch on OmniCache Model Patch. MagCache, LeMiCa: chosen from measured "
+                    "magnitudes or errors; these need a profile.",
+                ),
+                io.Float.Input(
+                    "knob",
+                    default=-1.0,
+                    min=-1.0,
+                    max=100.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="The method's own setting; -1 takes the published one. FORA, Delta-DiT, "
+                    "DeepCache: every how many steps one is full (3, 2, 3). MagCache: longest run of reused "
+                    "steps (2). T-GATE: the gate as a share of the steps (0.6). Even, LeMiCa: share of full "
+                    "steps (0.5).",
+                ),
+                io.Int.Input(
+                    "full_steps",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Above 0: in place of the knob, the setting whose plan computes most nearly as "
+                    "much as so many full steps, for a comparison at equal cost. 0: the knob counts.",
+                ),
+            ],
+            outputs=[
+                ScheduleSocket.Output(
+                    "schedule",
+                    display_name="schedule",
+                    tooltip="The method's plan, made anew for each sampling run. Goes to OmniCache Model "
+                    "Patch, which corrects nothing if nothing is connected to its correction.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, saved_profile, method, knob, full_steps, profile: Profile | None = None
+    ) -> io.NodeOutput:
+        if profile is None and saved_profile != library.NONE:
+            profile = library.load(saved_profile)
+        return io.NodeOutput(GivenSchedule(method, None if knob == -1 else knob, full_steps or None, profile))
