@@ -1,5 +1,7 @@
 """A demo model in this process, to sample and compare. Call in_process.load_host() first."""
 
+from collections.abc import Sequence
+
 import comfy.sample
 import comfy.sd
 import torch
@@ -17,29 +19,47 @@ PROMPT = {"image": "car on yellow", "video": "fox spinning on blue"}
 class DemoModel:
     """model: the host's ModelPatcher of a demo model. kind: "image" or "video"."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, dtype: torch.dtype | None = None) -> None:
+        """dtype: in which the model computes; None leaves it to the host."""
         self.kind = kind
         weights = ROOT / "demo" / "models" / "diffusion_models" / f"omnicache_demo_{kind}.safetensors"
-        self.model = comfy.sd.load_diffusion_model(str(weights))
+        options = {} if dtype is None else {"dtype": dtype}
+        self.model = comfy.sd.load_diffusion_model(str(weights), model_options=options)
         self.profile_path = ROOT / "schedules" / f"omnicache_demo_{kind}.json"
-        self._positive = demo_nodes.OmniCacheDemoText.execute(kind, PROMPT[kind])[0]
-        self._negative = demo_nodes.OmniCacheDemoText.execute(kind, "")[0]
         self._codec = Codec.load()
 
     def sample(
         self, model, sampler: str, steps: int, batch: int, cfg: float = 2.5, seed: int = 1
     ) -> torch.Tensor:
         """Pictures (count, channels, height, width) in 0..1; the frames of videos one after the other."""
-        empty = torch.zeros(batch, *demo_nodes.LATENT_SHAPE[self.kind])
+        prompts = [PROMPT[self.kind]] * batch
+        return self.decode(self.latents(model, sampler, steps, prompts, cfg, seed))
+
+    def latents(
+        self, model, sampler: str, steps: int, prompts: Sequence[str], cfg: float = 2.5, seed: int = 1
+    ) -> torch.Tensor:
+        """One sample for each prompt, evaluated together."""
+        empty = torch.zeros(len(prompts), *demo_nodes.LATENT_SHAPE[self.kind])
         noise = comfy.sample.prepare_noise(empty, seed)
+        positive, negative = self._conditioning(prompts), self._conditioning([""])
         with torch.inference_mode():
-            latents = comfy.sample.sample(
-                model, noise, steps, cfg, sampler, "simple", self._positive, self._negative, empty, seed=seed,
+            return comfy.sample.sample(
+                model, noise, steps, cfg, sampler, "simple", positive, negative, empty, seed=seed,
                 disable_pbar=True,
             )  # fmt: skip
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (count, channels, height, width) in 0..1; the frames of videos one after the other."""
+        with torch.inference_mode():
             if self.kind == "video":
                 latents = latents.transpose(1, 2).flatten(0, 1)
             return (self._codec.decode(latents).clamp(-1, 1) + 1) / 2
+
+    def _conditioning(self, prompts: Sequence[str]) -> list:
+        """One conditioning whose rows are the prompts: the host hands each row of the batch its own."""
+        given = [demo_nodes.OmniCacheDemoText.execute(self.kind, prompt)[0][0] for prompt in prompts]
+        pooled = torch.cat([options["pooled_output"] for _, options in given])
+        return [[torch.cat([vectors for vectors, _ in given]), {"pooled_output": pooled}]]
 
 
 def psnr(pictures: torch.Tensor, reference: torch.Tensor) -> float:

@@ -50,8 +50,12 @@ def frames_of(model: str, number: int) -> tuple[Tensor, Tensor]:
 
 def prepared(pictures: np.ndarray) -> Tensor:
     """(rows, height, width, 3) bytes to the classifier's input."""
-    tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return nn.functional.interpolate(tensor, (SIZE, SIZE), mode="bilinear", antialias=True)
+    return resized(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+
+def resized(pictures: Tensor) -> Tensor:
+    """(rows, 3, height, width) in -1..1 to the classifier's input."""
+    return nn.functional.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True)
 
 
 def train(model: str) -> tuple[nn.Module, float]:

@@ -17,12 +17,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image
-from skimage.metrics import structural_similarity
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
 
 from host_server import Event, HostServer  # noqa: E402
+from measures import psnr, ssim  # noqa: E402
 
 OUT = ROOT / "demo" / "out"
 STEPS, ROUNDS = 50, 3
@@ -112,27 +112,6 @@ def measure(server: HostServer, arm: Arm, model: str, number: int) -> Result:
     ]
     asked = 2 * arm.steps  # a row with and one without the prompt at each step
     return Result(np.stack(pictures), seconds, facts.get("full", asked), facts.get("asked", asked))
-
-
-def psnr(pictures: np.ndarray, reference: np.ndarray) -> float:
-    """Mean over the pictures or frames, dB, in float, at most 100."""
-    errors = ((pictures - reference) ** 2).mean(axis=(1, 2, 3))
-    return float(np.minimum(100.0, -10 * np.log10(np.maximum(errors, 1e-10))).mean())
-
-
-def ssim(pictures: np.ndarray, reference: np.ndarray) -> float:
-    """Mean over the pictures or frames; 11 x 11 Gaussian window of sigma 1.5."""
-    return float(
-        np.mean(
-            [
-                structural_similarity(
-                    a, b, channel_axis=-1, data_range=1.0, gaussian_weights=True, sigma=1.5,
-                    use_sample_covariance=False,
-                )
-                for a, b in zip(pictures, reference, strict=True)
-            ]
-        )
-    )  # fmt: skip
 
 
 def run_model(server: HostServer, model: str) -> tuple[list[dict], dict[Arm, list[Result]]]:

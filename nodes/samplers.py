@@ -25,7 +25,8 @@ def draws_noise(name: str) -> bool:
 
 
 def remark_on(name: str, calibrated_with: str | None) -> str | None:
-    """What a user of this sampler should know, or None. calibrated_with: the sampler of the profile in use."""
+    """What a user of this sampler should know, or None. calibrated_with: the sampler of the profile in
+    use."""
     if name in FREE_RUNNING_SAMPLERS:
         return (
             f"sampler: {name} chooses its own steps, so nothing can be planned for it and it runs uncached. "
