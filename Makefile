@@ -5,7 +5,7 @@ PYTEST = $(HOST_PYTHON) -m pytest
 export PATH := $(CURDIR)/.host/nodejs/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint soak test-unit test-host test-server test-js test-browser ui profiles train clean
+.PHONY: help setup demo quality test lint soak test-unit test-host test-server test-js test-browser ui profiles train clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ setup:  ## make the embedded ComfyUI (the other targets do it themselves)
 demo:  ## sample both demo models with and without the pack; results in demo/out/
 	@$(SETUP) --demo
 	@$(HOST_PYTHON) demo/run.py
+
+quality: setup  ## the pack beside its rivals on both demo models (days on 2 cores; stop and go on as you like)
+	@$(HOST_PYTHON) bench/quality.py
 
 test:  ## all tests
 	@$(SETUP) --tests

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import comfy.sample
+import comfy.samplers
 import comfy.sd
+import numpy as np
 import torch
 
 from in_process import ROOT, load_pack
@@ -27,6 +29,11 @@ class DemoModel:
         self.model = comfy.sd.load_diffusion_model(str(weights), model_options=options)
         self.profile_path = ROOT / "schedules" / f"omnicache_demo_{kind}.json"
         self._codec = Codec.load()
+
+    def sigmas(self, steps: int) -> np.ndarray:
+        """(steps + 1,) what sampling goes through."""
+        sampling = self.model.get_model_object("model_sampling")
+        return comfy.samplers.calculate_sigmas(sampling, "simple", steps).numpy()
 
     def sample(
         self, model, sampler: str, steps: int, batch: int, cfg: float = 2.5, seed: int = 1

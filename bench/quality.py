@@ -1,0 +1,213 @@
+"""What the pack and its rivals do to quality on the demo models, all in one run of the real host.
+
+    .host/venv/bin/python bench/quality.py                    # everything; stop and start again as you like
+    .host/venv/bin/python bench/quality.py --minutes 60 --model image --sampler euler --steps 50
+    .host/venv/bin/python bench/quality.py --report           # only the table and the plots, of what is there
+
+Each finished arm of each seed is a line of .host/quality/rows.jsonl and is not sampled again. The report,
+bench/out/quality.json, docs/quality.md and docs/quality_*.png and .svg, is written at the end of each run.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
+
+FOLDER = ROOT / ".host" / "quality"
+MODELS = ("image", "video")
+# In the order of their importance: a run that is stopped early has the first of them.
+SETTINGS = (
+    ("euler", 50), ("dpmpp_2m", 50), ("euler", 30), ("euler", 20), ("res_multistep", 50), ("uni_pc", 50),
+    ("heun", 50), ("dpmpp_2m", 30), ("dpmpp_2m", 20), ("res_multistep", 30), ("uni_pc", 30), ("heun", 30),
+    ("res_multistep", 20), ("uni_pc", 20), ("heun", 20),
+)  # fmt: skip
+BUDGETS = (0.5, 0.6, 0.7)
+SEEDS = (1, 2, 3)
+SAMPLES = 64
+METHODS = (
+    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "lemica", "magcache", "fora",
+    "delta-dit", "deepcache", "t-gate", "omnicache-branch", "uncached-bf16", "lazycache", "easycache",
+)  # fmt: skip
+WITHOUT_BUDGET = ("uncached", "uncached-bf16")
+IN_BF16 = ("uncached-bf16", "lazycache", "easycache")
+# Samples evaluated together. A video has ten times the work of a picture.
+CHUNK = {"image": 32, "video": 8}
+COST = {"image": 1.0, "video": 10.0}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One arm with one seed. reuse: wanted share of the steps reused."""
+
+    model: str
+    sampler: str
+    steps: int
+    reuse: float
+    method: str
+    seed: int
+    samples: int
+
+    @property
+    def key(self) -> str:
+        return "_".join(str(getattr(self, field.name)) for field in fields(self))
+
+    @property
+    def full_steps(self) -> int:
+        return self.steps - round(self.reuse * self.steps)
+
+    @property
+    def reference(self) -> "Task":
+        """The uncached arm that it is compared with: the same model in the same number format."""
+        method = "uncached-bf16" if self.method in IN_BF16 else "uncached"
+        return Task(self.model, self.sampler, self.steps, 0.0, method, self.seed, self.samples)
+
+    @property
+    def work(self) -> float:
+        """Expected time, in units of one step of one picture."""
+        evaluations = 2 if self.sampler == "heun" else 1
+        return COST[self.model] * self.samples * self.full_steps * evaluations
+
+
+def tasks(
+    models: Iterable[str], settings: Iterable[tuple[str, int]], methods: Sequence[str], samples: int,
+    seeds: Iterable[int] = SEEDS,
+) -> list[Task]:  # fmt: skip
+    """All arms, the most important first: settings, then seeds, then models, then budgets."""
+    wanted = set(methods)
+    # Their references come before them; without these there is nothing to compare with.
+    wanted |= {"uncached"} if wanted - set(IN_BF16) else set()
+    wanted |= {"uncached-bf16"} if wanted & set(IN_BF16) else set()
+    ordered = []
+    for (sampler, steps), seed, model in itertools.product(settings, seeds, models):
+        for method in (method for method in METHODS if method in wanted):
+            budgets = (0.0,) if method in WITHOUT_BUDGET else BUDGETS
+            ordered += [Task(model, sampler, steps, reuse, method, seed, samples) for reuse in budgets]
+    return ordered
+
+
+def read_rows() -> list[dict]:
+    """The finished rows. A line that was cut off by a crash is left out."""
+    rows = []
+    path = FOLDER / "rows.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def forget(methods: Iterable[str]) -> None:
+    """Takes the rows of these methods out, to be measured anew: after a change of the pack."""
+    kept = [row for row in read_rows() if row["method"] not in set(methods)]
+    (FOLDER / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+
+def append_row(row: dict) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / "rows.jsonl"
+    # A line cut off by a crash must not swallow the next one.
+    is_cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write(("\n" if is_cut else "") + json.dumps(row, allow_nan=False) + "\n")
+
+
+class Progress:
+    """Says what is done and how long the rest will take, by the work done so far in this run."""
+
+    def __init__(self, tasks: Sequence[Task], minutes: float) -> None:
+        self._left = sum(task.work for task in tasks)
+        self._count, self._number, self._done = len(tasks), 0, 0.0
+        self._started = time.monotonic()
+        self._minutes = minutes
+
+    def allows(self, task: Task) -> bool:
+        """Whether the task will be finished in the minutes that were given."""
+        elapsed = time.monotonic() - self._started
+        return elapsed + task.work * (elapsed / self._done if self._done else 0.0) <= 60 * self._minutes
+
+    def says(self, task: Task) -> None:
+        self._number += 1
+        left = ""
+        if self._done:
+            seconds = (time.monotonic() - self._started) / self._done * self._left
+            left = (
+                f", about {seconds / 3600:.1f} h left"
+                if seconds > 5400
+                else f", about {seconds / 60:.0f} min left"
+            )
+        budget = f" {task.reuse:.0%}" if task.reuse else ""
+        print(
+            f"[{self._number}/{self._count}{left}] {task.model} {task.sampler} {task.steps} steps, seed "
+            f"{task.seed}: {task.method}{budget}",
+            flush=True,
+        )
+
+    def did(self, task: Task) -> None:
+        self._done += task.work
+        self._left -= task.work
+
+
+def run(wanted: Sequence[Task], minutes: float) -> None:
+    """Measures what is not there yet."""
+    done = {row["key"] for row in read_rows()}
+    missing = [task for task in wanted if task.key not in done]
+    print(f"{len(wanted)} arms, {len(wanted) - len(missing)} of them done", flush=True)
+    if not missing:
+        return
+    from in_process import load_host, load_pack
+
+    load_host()
+    load_pack()
+    from quality_arms import Bench
+
+    bench, progress = Bench(), Progress(missing, minutes)
+    for task in missing:
+        if not progress.allows(task):
+            print(f"stopped: the next arm would not be finished within {minutes:g} minutes")
+            return
+        progress.says(task)
+        append_row({"key": task.key, **asdict(task), **bench.measure(task)})
+        progress.did(task)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    samplers, steps = (sorted({setting[i] for setting in SETTINGS}) for i in (0, 1))
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--sampler", nargs="+", choices=samplers, default=samplers)
+    parser.add_argument("--steps", nargs="+", type=int, choices=steps, default=steps)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="pictures or videos of each seed")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--redo", nargs="+", choices=METHODS, default=[], help="measure these anew")
+    parser.add_argument("--report", action="store_true", help="sample nothing")
+    given = parser.parse_args()
+    if given.samples < 4:
+        parser.error("--samples: at least 4 are needed for a distance between distributions")
+    if given.redo:
+        forget(given.redo)
+    if not given.report:
+        settings = [each for each in SETTINGS if each[0] in given.sampler and each[1] in given.steps]
+        wanted = tasks(given.model, settings, given.methods, given.samples, given.seeds)
+        try:
+            run(wanted, given.minutes)
+        except KeyboardInterrupt:
+            print("\nstopped; the arm that was running is not kept")
+    import quality_report
+
+    quality_report.write(read_rows(), FOLDER)
+
+
+if __name__ == "__main__":
+    main()

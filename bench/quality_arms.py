@@ -1,0 +1,311 @@
+"""Samples one arm of bench/quality.py through the real host and measures it. Call in_process.load_host() and
+load_pack() first."""
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from torch.utils.flop_counter import FlopCounterMode
+
+import judge
+from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.omnicache.correction import Correction
+from comfyui_omnicache.omnicache.families import family_of, places_of
+from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.profile import Profile
+from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling
+from comfyui_omnicache.omnicache.schedule import Schedule
+from data import random_words
+from demo_model import DemoModel
+from measures import layer_distance, psnr, ssim
+from quality import CHUNK, FOLDER, IN_BF16, WITHOUT_BUDGET, Task
+
+HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
+HIGHEST_THRESHOLD = 3.0  # what the host's nodes allow
+DATA_BATCHES, FIRST_DATA_BATCH = 16, 20_000  # draws of the data that neither training nor its test have seen
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How an arm samples. steps: of the sampler. setting: of what was chosen to meet the budget."""
+
+    model: Any  # the host's ModelPatcher
+    steps: int
+    setting: float | None = None
+
+
+@dataclass
+class Counts:
+    """Evaluations of one run for each row of its batch. full: where the blocks ran."""
+
+    asked: int = 0
+    full: int = 0
+
+
+class Bench:
+    """Holds the models, the judges and the uncached results of the arms measured last."""
+
+    def __init__(self) -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self._reference: tuple[str, np.ndarray] | None = None
+        self._settings: dict[tuple, float] = {}
+        self._flops: dict[tuple, float] = {}
+
+    def measure(self, task: Task) -> dict:
+        """A row: counts, times and, for each sample, distances to the uncached result."""
+        torch.manual_seed(task.seed)
+        demo, prompts = self._demo(task), prompts_of(task)
+        arm = self._arm(task, demo)
+        pictures, seconds, counts = self._sample(task, demo, arm, prompts)
+        if task.method in WITHOUT_BUDGET:
+            self._keep_reference(task, pictures)
+        reference = self._reference_of(task)
+        result = per_sample(task.model, pictures, reference)
+        probabilities, features = self._judge(task, pictures)
+        np.save(FOLDER / f"{task.key}.features.npy", features)
+        hits = probabilities.argmax(1) == np.array(classes_of(task.model, prompts))
+        return {
+            "sampled_steps": arm.steps, "setting": arm.setting, "full": counts.full, "asked": counts.asked,
+            "seconds": round(seconds, 4), "flops": self._flops_of(task, demo, arm), **result,
+            "hits": hits.astype(int).tolist(),
+        }  # fmt: skip
+
+    def _demo(self, task: Task) -> DemoModel:
+        return demo_model(task.model, task.method in IN_BF16)
+
+    def _arm(self, task: Task, demo: DemoModel) -> Arm:
+        if task.method in WITHOUT_BUDGET:
+            return Arm(demo.model, task.steps)
+        if task.method == "fewer-steps":
+            return Arm(demo.model, task.full_steps)
+        if task.method in HOST_CACHES:
+            return self._host_cache(task, demo)
+        if task.method in RIVALS:
+            return rival(task, demo)
+        profile = profile_of(task.model)
+        is_paper = task.method == "omnicache-paper"
+        schedule = Schedule(
+            Budget("reuse ratio", task.reuse), "curvature" if is_paper else "corrected error", profile=profile
+        )
+        correction = Correction("paper", "low-high") if is_paper else Correction()
+        granularity = "branch" if task.method == "omnicache-branch" else "stack"
+        return Arm(
+            OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0], task.steps
+        )
+
+    def _host_cache(self, task: Task, demo: DemoModel) -> Arm:
+        """EasyCache and LazyCache with the threshold that computes at least as many steps as the budget asks
+        for, and the fewest such: found on samples of another seed."""
+
+        def arm(threshold: float) -> Arm:
+            node = HOST_CACHES[task.method]
+            return Arm(node.execute(demo.model, threshold, 0.15, 0.95, False).args[0], task.steps, threshold)
+
+        key = (task.model, task.sampler, task.steps, task.method, task.reuse)
+        if key not in self._settings:
+            trial = Task(task.model, task.sampler, task.steps, task.reuse, task.method, 0, 4)
+            low, high = 0.0, HIGHEST_THRESHOLD
+            for _ in range(9):
+                middle = math.sqrt(max(low, 1e-3) * high)
+                counts = self._sample(trial, demo, arm(middle), prompts_of(trial))[2]
+                if counts.full * task.steps >= counts.asked * task.full_steps:
+                    low = middle
+                else:
+                    high = middle
+            self._settings[key] = round(low, 5)
+        return arm(self._settings[key])
+
+    def _sample(
+        self, task: Task, demo: DemoModel, arm: Arm, prompts: list[str]
+    ) -> tuple[np.ndarray, float, Counts]:
+        """Pictures (samples, frames, height, width, 3) in 0..1, the seconds of sampling, and the counts of
+        the first chunk: they are all the same, but for the host's caches."""
+        pictures, seconds, first = [], 0.0, None
+        size = CHUNK[task.model]
+        for number in range(0, len(prompts), size):
+            chunk = prompts[number : number + size]
+            with counted(demo, arm, len(chunk), task.method in HOST_CACHES) as (model, counts):
+                started = time.perf_counter()
+                latents = demo.latents(model, task.sampler, arm.steps, chunk, seed=1000 * task.seed + number)
+                seconds += time.perf_counter() - started
+            first = first or counts
+            decoded = demo.decode(latents.float().cpu()).permute(0, 2, 3, 1).numpy()
+            pictures.append(decoded.reshape(len(chunk), -1, *decoded.shape[1:]))
+        return np.concatenate(pictures), seconds, first
+
+    def _flops_of(self, task: Task, demo: DemoModel, arm: Arm) -> float:
+        """Floating-point operations of sampling one sample, as PyTorch counts them."""
+        key = (task.model, task.sampler, task.steps, task.reuse, task.method)
+        if key not in self._flops:
+            with FlopCounterMode(display=False) as counter:
+                demo.latents(arm.model, task.sampler, arm.steps, prompts_of(task)[:1])
+            self._flops[key] = float(counter.get_total_flops())
+        return self._flops[key]
+
+    def _keep_reference(self, task: Task, pictures: np.ndarray) -> None:
+        np.save(FOLDER / f"{task.key}.pictures.npy", pictures)
+        self._reference = task.key, pictures
+
+    def _reference_of(self, task: Task) -> np.ndarray:
+        key = task.reference.key
+        if self._reference is None or self._reference[0] != key:
+            path = FOLDER / f"{key}.pictures.npy"
+            if not path.exists():  # its row is there but its pictures are not
+                self.measure(task.reference)
+            self._reference = key, np.load(path)
+        return self._reference[1]
+
+    def _judge(self, task: Task, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class probabilities of each sample, mean over its frames, and features (samples, 128) of one frame
+        each."""
+        net = judge_of(task.model)
+        samples, frames = pictures.shape[:2]
+        with torch.no_grad():
+            features = net[:-1](as_input(pictures))
+            probabilities = net[-1](features).softmax(1).view(samples, frames, -1).mean(1)
+        features = features.view(samples, frames, -1)
+        return probabilities.numpy(), features[np.arange(samples), np.arange(samples) % frames].numpy()
+
+
+@cache
+def demo_model(kind: str, in_bf16: bool) -> DemoModel:
+    return DemoModel(kind, torch.bfloat16 if in_bf16 else None)
+
+
+@cache
+def profile_of(kind: str) -> Profile:
+    path = demo_model(kind, False).profile_path
+    return Profile.from_json(path.read_text(), path.name)
+
+
+def rival(task: Task, demo: DemoModel) -> Arm:
+    schedule = GivenSchedule(task.method, full_steps=task.full_steps, profile=profile_of(task.model))
+    branches = "branch" if schedule.rival.needs_branches else "stack"
+    model = OmniCacheModelPatch.execute(demo.model, schedule, granularity=branches).args[0]
+    diffusion_model = demo.model.model.diffusion_model
+    layout = tuple(place.blocks.branches for place in places_of(diffusion_model, family_of(diffusion_model)))
+    setting = schedule.setting_for(Sampling(demo.sigmas(task.steps), layout, schedule.profile))
+    return Arm(model, task.steps, setting)
+
+
+def prompts_of(task: Task) -> list[str]:
+    """Drawn as the training's were; the same for each arm of a seed."""
+    rng = np.random.default_rng((77, task.seed))
+    words = [random_words(task.model, rng) for _ in range(task.samples)]
+    return [" ".join((*each[:-1], "on", each[-1])) for each in words]
+
+
+def classes_of(kind: str, prompts: list[str]) -> list[int]:
+    return [judge.OBJECTS_OF[kind].index(prompt.split(" ")[0]) for prompt in prompts]
+
+
+@contextmanager
+def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Iterator[tuple[Any, Counts]]:
+    """A clone of the arm's model, and the evaluations of the run that it is sampled in. counts_blocks: full
+    ones are those that reach the blocks, where no report of ours tells."""
+    counts, reports = Counts(), []
+
+    def count(apply_model: Callable, arguments: dict) -> torch.Tensor:
+        counts.asked += arguments["input"].shape[0] // batch
+        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    def count_block(module, arguments) -> None:
+        counts.full += blocks_rows[0] // batch
+
+    blocks_rows = [0]
+
+    def count_model(module, arguments) -> None:
+        blocks_rows[0] = arguments[0].shape[0]
+
+    model = arm.model.clone()
+    announce, hooks = host._announce, []
+    host._announce = reports.append
+    if counts_blocks:
+        diffusion_model = demo.model.model.diffusion_model
+        first = places_of(diffusion_model, family_of(diffusion_model))[0].blocks.attribute
+        hooks = [
+            diffusion_model.register_forward_pre_hook(count_model),
+            getattr(diffusion_model, first)[0].register_forward_pre_hook(count_block),
+        ]
+    model.set_model_unet_function_wrapper(count)
+    try:
+        yield model, counts
+    finally:
+        host._announce = announce
+        for hook in hooks:
+            hook.remove()
+    if reports:
+        counts.full, counts.asked = reports[0].evaluations_full, reports[0].evaluations_asked
+    elif not counts_blocks:
+        counts.full = counts.asked
+
+
+def per_sample(kind: str, pictures: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
+    """For each sample, mean over its frames: PSNR, SSIM, and the distance in the classifier's layers."""
+    net = judge_of(kind)
+    distances = [
+        layer_distance(layers(net, as_input(mine)), layers(net, as_input(plain))).mean()
+        for mine, plain in zip(pictures, reference, strict=True)
+    ]
+    pairs = [
+        (mine.astype(np.float64), plain.astype(np.float64))
+        for mine, plain in zip(pictures, reference, strict=True)
+    ]
+    return {
+        "psnr": [round(psnr(*pair), 4) for pair in pairs],
+        "ssim": [round(ssim(*pair), 6) for pair in pairs],
+        "distance": [float(f"{distance:.6g}") for distance in distances],
+    }
+
+
+def as_input(pictures: np.ndarray) -> torch.Tensor:
+    """(..., height, width, 3) in 0..1 to the classifier's input, in float: bytes would hide what is small."""
+    flat = torch.from_numpy(pictures.reshape(-1, *pictures.shape[-3:])).permute(0, 3, 1, 2).float()
+    return judge.resized(flat * 2 - 1)
+
+
+@torch.no_grad()
+def layers(net: torch.nn.Sequential, pictures: torch.Tensor) -> list[np.ndarray]:
+    """What each of the classifier's convolutions gives, behind its ReLU."""
+    found = []
+    for layer in net[:-3]:
+        pictures = layer(pictures)
+        if isinstance(layer, torch.nn.ReLU):
+            found.append(pictures.numpy())
+    return found
+
+
+@cache
+def judge_of(kind: str) -> torch.nn.Sequential:
+    """demo/judge.py's classifier, trained once (about two minutes) and kept."""
+    path = FOLDER / f"judge_{kind}.pt"
+    if not path.exists():
+        print(f"training the classifier of the {kind} model ...", flush=True)
+        net, accuracy = judge.train(kind)
+        buffer = io.BytesIO()
+        torch.save({"weights": net.state_dict(), "accuracy": accuracy}, buffer)
+        partial = path.with_suffix(".part")
+        partial.write_bytes(buffer.getvalue())
+        partial.replace(path)
+    net = judge.classifier(len(judge.OBJECTS_OF[kind]))
+    net.load_state_dict(torch.load(path, weights_only=True)["weights"])
+    keep_data_features(kind, net.eval())
+    return net
+
+
+@torch.no_grad()
+def keep_data_features(kind: str, net: torch.nn.Sequential) -> None:
+    """Features of draws of the data, one frame of each video."""
+    path = FOLDER / f"data_{kind}.npy"
+    if not path.exists():
+        batches = (judge.frames_of(kind, FIRST_DATA_BATCH + number)[0] for number in range(DATA_BATCHES))
+        np.save(path, np.concatenate([net[:-1](batch).numpy() for batch in batches]))

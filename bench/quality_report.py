@@ -1,0 +1,223 @@
+"""Turns the rows of bench/quality.py into bench/out/quality.json, docs/quality.md and the plots."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from measures import frechet, precision_recall
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT, DOCS = ROOT / "bench" / "out", ROOT / "docs"
+MODELS = ("image", "video")
+# Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = "osv^D<>Pp*Xhd"
+
+
+def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
+    """One row for each arm over its seeds. Arms measured with several numbers of samples: the most."""
+    arms: dict[tuple, list[dict]] = defaultdict(list)
+    for row in rows:
+        name = tuple(row[key] for key in ("model", "sampler", "steps", "reuse", "method", "samples"))
+        arms[name].append(row)
+    best: dict[tuple, list[dict]] = {}
+    for name, of_arm in arms.items():
+        total = sum(row["samples"] for row in of_arm)
+        if total > sum(row["samples"] for row in best.get(name[:-1], [])):
+            best[name[:-1]] = of_arm
+    plain = {
+        (row["model"], row["sampler"], row["steps"], row["seed"], row["samples"], row["method"]): row
+        for row in rows
+        if row["method"].startswith("uncached")
+    }
+    return [_of_arm(of_arm, plain, folder) for of_arm in best.values()]
+
+
+def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dict:
+    """full, asked, seconds are those of one seed, as in the demo's report: the median."""
+    row = rows[0]
+    in_bf16 = row["method"] in ("uncached-bf16", "lazycache", "easycache")
+    bases = [
+        plain[each["model"], each["sampler"], each["steps"], each["seed"], each["samples"],
+              "uncached-bf16" if in_bf16 else "uncached"]
+        for each in rows
+    ]  # fmt: skip
+    ratios = [base["seconds"] / each["seconds"] for base, each in zip(bases, rows, strict=True)]
+    computed = row["full"] / bases[0]["asked"]
+    spread = {
+        name: [value for each in rows for value in each[name]]
+        for name in ("psnr", "ssim", "distance", "hits")
+    }
+    return {
+        "model": row["model"], "method": row["method"], "budget": row["reuse"],
+        "reuse": round(1 - computed, 4), "steps": row["sampled_steps"], "of_steps": row["steps"],
+        "sampler": row["sampler"], "setting": row["setting"], "full": row["full"], "asked": row["asked"],
+        "flops": round(row["flops"] / bases[0]["flops"], 4),
+        "seconds": round(statistics.median(each["seconds"] for each in rows), 3),
+        "speedup": round(statistics.median(ratios), 3),
+        "psnr": round(float(np.mean(spread["psnr"])), 2), "psnr_sd": round(float(np.std(spread["psnr"])), 2),
+        "ssim": round(float(np.mean(spread["ssim"])), 4), "ssim_sd": round(float(np.std(spread["ssim"])), 4),
+        "distance": float(f"{np.mean(spread['distance']):.4g}"),
+        **_against_data(rows, folder),
+        "accuracy": round(float(np.mean(spread["hits"])), 4),
+        "samples": sum(each["samples"] for each in rows), "seeds": len(rows),
+    }  # fmt: skip
+
+
+def _against_data(rows: Sequence[dict], folder: Path) -> dict[str, float | None]:
+    """Over the samples of all seeds together; the spread is that over the seeds apart."""
+    paths = [folder / f"{row['key']}.features.npy" for row in rows]
+    data = folder / f"data_{rows[0]['model']}.npy"
+    if not data.exists() or not all(path.exists() for path in paths):
+        return {"frechet": None, "frechet_sd": None, "precision": None, "recall": None}
+    reference, features = np.load(data), [np.load(path) for path in paths]
+    together = np.concatenate(features)
+    precision, recall = precision_recall(together, reference)
+    return {
+        "frechet": round(frechet(together, reference), 3),
+        "frechet_sd": round(float(np.std([frechet(each, reference) for each in features])), 3),
+        "precision": round(precision, 4),
+        "recall": round(recall, 4),
+    }
+
+
+def document(rows: Sequence[dict]) -> str:
+    lines = [
+        "# Quality",
+        "",
+        "The pack, its rivals and fewer plain steps on the two demo models (an SD3 and a Wan 2.1 "
+        "architecture, cfg 2.5), in the same engine and the same run of the host. Made by "
+        "`.host/venv/bin/python bench/quality.py`, whose rows are in `bench/out/quality.json`.",
+        "",
+        "- *PSNR*, *SSIM*, *distance*: to the uncached sample of the same noise, mean and (±) standard "
+        "deviation over all samples and seeds. *distance* is perceptual, in the layers of a small classifier "
+        "trained on the demo's data (demo/judge.py), so it is no LPIPS.",
+        "- *Frechet*, *precision*, *recall*: of the samples against the data, in the features of the same "
+        "classifier, so they are no FID; few samples make the distance large for all rows alike. ± is over "
+        "seeds. *accuracy*: share that the classifier takes for what was asked.",
+        "- *budget*: share of the steps to be reused. Each rival's setting is the one whose plan computes "
+        "most nearly as much (js/docs/RivalSchedule.md); *FLOPs* tells what it computes, as a share of "
+        "uncached. *evaluations*: with all blocks computed, of those the sampler asked for. *fewer-steps* is "
+        "the control.",
+        "- *easycache* and *lazycache* are the host's own nodes. They need bf16, and are compared with "
+        "*uncached-bf16*; a threshold was sought that meets the budget.",
+        "",
+    ]
+    for model in MODELS:
+        if any(row["model"] == model for row in rows):
+            lines += [f"![Quality against work, {model} model](quality_{model}.png)", ""]
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for row in rows:
+        groups[row["model"], row["sampler"], row["of_steps"]].append(row)
+    for (model, sampler, steps), group in groups.items():
+        first = group[0]
+        lines += [
+            f"## {model}, {sampler}, {steps} steps",
+            "",
+            f"{first['samples']} samples, {first['seeds']} seeds.",
+            "",
+            "| method | budget | evaluations | FLOPs | speed-up | PSNR dB | SSIM | distance | Frechet | "
+            "precision | recall | accuracy |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        uncached = [row for row in group if row["method"].startswith("uncached")]
+        cached = [row for row in group if row not in uncached]
+        best = {
+            budget: max(row["psnr"] for row in cached if row["budget"] == budget)
+            for budget in {row["budget"] for row in cached}
+        }
+        for row in (*uncached, *sorted(cached, key=lambda row: (row["budget"], -row["psnr"]))):
+            lines.append(_line(row, row["psnr"] == best.get(row["budget"])))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(row: dict, is_best: bool) -> str:
+    is_reference = row["method"].startswith("uncached")
+    is_idle = not is_reference and row["full"] == row["asked"] and row["method"] != "fewer-steps"
+    name = row["method"] + (" (idle)" if is_idle else "")
+    quality = ["-", "-", "-"]
+    if not is_reference:
+        psnr = f"{row['psnr']:.2f}"
+        quality = [
+            f"{f'**{psnr}**' if is_best else psnr} ± {row['psnr_sd']:.1f}",
+            f"{row['ssim']:.4f} ± {row['ssim_sd']:.4f}",
+            f"{row['distance']:.2g}",
+        ]
+    data = ["-", "-", "-"]
+    if row["frechet"] is not None:
+        data = [
+            f"{row['frechet']:.2f} ± {row['frechet_sd']:.2f}",
+            f"{row['precision']:.3f}",
+            f"{row['recall']:.3f}",
+        ]
+    cells = [
+        name, f"{row['budget']:.0%}" if row["budget"] else "-", f"{row['full']} / {row['asked']}",
+        f"{row['flops']:.0%}", f"{row['speedup']:.2f}x", *quality, *data, f"{row['accuracy']:.1%}",
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def save_plot(model: str, rows: Sequence[dict]) -> None:
+    """PSNR and Frechet distance against FLOPs, a line for each method, of the setting with the most rows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for row in rows:
+        groups[row["sampler"], row["of_steps"]].append(row)
+    (sampler, steps), group = max(groups.items(), key=lambda item: len(item[1]))
+    matplotlib.rcParams["svg.hashsalt"] = "omnicache"  # the same rows give the same file
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2))
+    methods = sorted(
+        {row["method"] for row in group if not row["method"].startswith("uncached")},
+        key=lambda name: (not name.startswith("omnicache"), name),
+    )
+    for number, method in enumerate(methods):
+        points = sorted((row for row in group if row["method"] == method), key=lambda row: row["flops"])
+        work = [1 / row["flops"] for row in points]
+        style = {
+            "color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)],
+            "lw": 2.4 if method.startswith("omnicache") else 1.0, "ms": 5,
+            "ls": "-" if number < len(COLOURS) else "--",
+        }  # fmt: skip
+        axes[0].plot(work, [row["psnr"] for row in points], label=method, **style)
+        if all(row["frechet"] is not None for row in points):
+            axes[1].plot(work, [row["frechet"] for row in points], **style)
+    for row in group:
+        if row["method"] == "uncached" and row["frechet"] is not None:
+            axes[1].axhline(row["frechet"], color="0.5", ls=":", lw=1)
+            axes[1].annotate("uncached", (0.99, row["frechet"]), xycoords=("axes fraction", "data"),
+                             ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
+    axes[0].set(xlabel="work saved: FLOPs of uncached over these", ylabel="PSNR to uncached, dB")
+    axes[1].set(xlabel="work saved: FLOPs of uncached over these", ylabel="Frechet distance to the data")
+    axes[0].set_title(f"{model} model, {sampler}, {steps} steps", loc="left", fontsize=10)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+    figure.legend(loc="center right", fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0, 0.86, 1))
+    figure.savefig(DOCS / f"quality_{model}.png", dpi=110)
+    figure.savefig(DOCS / f"quality_{model}.svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def write(rows: Sequence[dict], folder: Path) -> None:
+    """rows: as bench/quality.py keeps them, beside the features of their samples in the folder."""
+    if not rows:
+        print("Nothing is measured yet.")
+        return
+    result = aggregated(rows, folder)
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "quality.json").write_text(json.dumps({"rows": result}, indent=1) + "\n")
+    (DOCS / "quality.md").write_text(document(result), encoding="utf-8")
+    for model in MODELS:
+        of_model = [row for row in result if row["model"] == model]
+        if any(row["budget"] for row in of_model):
+            save_plot(model, of_model)
+    print(f"bench/out/quality.json, docs/quality.md and docs/quality_*: {len(result)} arms")

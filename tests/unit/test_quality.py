@@ -1,0 +1,118 @@
+"""The quality bench around its sampling: order, resuming, and what the report makes of rows."""
+
+import numpy as np
+import pytest
+
+import quality
+import quality_report
+from quality import Progress, Task, tasks
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def row(method, reuse=0.5, seed=1, **changes):
+    task = Task("image", "euler", 20, reuse, method, seed, 4)
+    return {
+        "key": task.key, **quality.asdict(task), "sampled_steps": 20, "setting": None, "full": 20,
+        "asked": 40, "seconds": 1.0, "flops": 50.0, "psnr": [30.0, 32.0, 34.0, 36.0], "ssim": [0.9] * 4,
+        "distance": [0.1] * 4, "hits": [1, 1, 1, 0], **changes,
+    }  # fmt: skip
+
+
+def uncached(seed=1, seconds=2.0):
+    return row("uncached", 0.0, seed, full=40, seconds=seconds, flops=100.0, psnr=[100.0] * 4)
+
+
+def test_references_come_first_and_important_settings_before_others():
+    order = tasks(("image", "video"), quality.SETTINGS, ("omnicache", "lazycache"), 64)
+    assert [(task.method, task.reuse) for task in order[:8]] == [
+        ("uncached", 0.0), ("omnicache", 0.5), ("omnicache", 0.6), ("omnicache", 0.7),
+        ("uncached-bf16", 0.0), ("lazycache", 0.5), ("lazycache", 0.6), ("lazycache", 0.7),
+    ]  # fmt: skip
+    assert [(task.model, task.seed) for task in order[::8][:6]] == [
+        ("image", 1), ("video", 1), ("image", 2), ("video", 2), ("image", 3), ("video", 3)
+    ]  # fmt: skip
+    assert {(task.sampler, task.steps) for task in order[:48]} == {("euler", 50)}
+    assert len({task.key for task in order}) == len(order)
+
+
+def test_a_task_knows_its_budget_and_its_reference():
+    task = Task("image", "euler", 50, 0.6, "lazycache", 2, 64)
+    assert task.full_steps == 20
+    assert task.reference == Task("image", "euler", 50, 0.0, "uncached-bf16", 2, 64)
+
+
+def test_rows_survive_a_crash_in_the_middle_of_a_line(folder):
+    quality.append_row({"key": "a", "method": "even"})
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write('{"key": "b", "met')
+    quality.append_row({"key": "c", "method": "fora"})
+    assert [each["key"] for each in quality.read_rows()] == ["a", "c"]
+    quality.forget(["even"])
+    assert [each["key"] for each in quality.read_rows()] == ["c"]
+
+
+def test_what_is_done_is_not_sampled_again(folder, capsys):
+    """The host is not even loaded: the unit tests have none."""
+    wanted = tasks(("image",), (("euler", 20),), ("even",), 4, seeds=(1,))
+    for task in wanted:
+        quality.append_row({"key": task.key})
+    quality.run(wanted, 1.0)
+    assert capsys.readouterr().out == "4 arms, 4 of them done\n"
+
+
+def test_no_arm_is_started_that_would_not_be_finished_in_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(quality.time, "monotonic", lambda: now[0])
+    short, long = (Task("image", "euler", steps, 0.0, "uncached", 1, 4) for steps in (10, 50))
+    progress = Progress([short, long], minutes=3.0)
+    assert progress.allows(long)  # nothing is known yet
+    now[0] = 60.0
+    progress.did(short)
+    assert progress.allows(short) and not progress.allows(long)
+
+
+def test_the_report_takes_means_and_spreads_over_samples_and_seeds(tmp_path):
+    rows = [uncached(), row("even"), uncached(2, 3.0), row("even", seed=2, psnr=[32.0, 34.0, 36.0, 38.0])]
+    plain, arm = quality_report.aggregated(rows, tmp_path)
+    assert (plain["method"], plain["psnr"], plain["reuse"]) == ("uncached", 100.0, 0.0)
+    assert (arm["psnr"], arm["psnr_sd"]) == (34.0, pytest.approx(np.sqrt(6), abs=0.01))
+    assert (arm["speedup"], arm["flops"], arm["reuse"]) == (2.5, 0.5, 0.5)
+    assert (arm["samples"], arm["seeds"], arm["accuracy"]) == (8, 2, 0.75)
+    demo_keys = "model method reuse steps sampler full asked seconds speedup psnr ssim"
+    assert set(demo_keys.split()) <= set(arm)
+    assert arm["frechet"] is None  # no features were kept
+
+
+def test_frechet_distance_is_over_the_samples_of_all_seeds(tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(200, 3))
+    np.save(tmp_path / "data_image.npy", data)
+    rows = [uncached(), uncached(2)]
+    for each, part in zip(rows, (data[:100], data[100:]), strict=True):
+        np.save(tmp_path / f"{each['key']}.features.npy", part)
+    (plain,) = quality_report.aggregated(rows, tmp_path)
+    assert plain["frechet"] == 0.0 and plain["precision"] == plain["recall"] == 1.0
+    assert plain["frechet_sd"] < 0.1
+
+
+def test_more_samples_go_before_fewer(tmp_path):
+    rows = [uncached(), row("even")]
+    more = [{**each, "samples": 8, "psnr": [40.0] * 8} for each in rows]
+    assert [each["psnr"] for each in quality_report.aggregated([*rows, *more], tmp_path)] == [40.0, 40.0]
+
+
+def test_the_document_marks_the_best_and_the_idle(tmp_path):
+    better = row("omnicache", psnr=[50.0] * 4)
+    idle = row("fora", full=40, psnr=[20.0] * 4)
+    text = quality_report.document(
+        quality_report.aggregated([uncached(), row("even"), better, idle], tmp_path)
+    )
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert lines[2].startswith("| uncached | - | 40 / 40 | 100% | 1.00x | - |")
+    assert "| omnicache | 50% | 20 / 40 | 50% | 2.00x | **50.00** ± 0.0" in lines[3]
+    assert lines[4].startswith("| even |") and lines[5].startswith("| fora (idle) |")
