@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from replay_each_step import replaying_each_step
 
 from cached_runs import reusing
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.families import FAMILIES, NOT_TRANSFORMERS, family_of
 from comfyui_omnicache.omnicache.tap import StackTap
+from replay_each_step import replaying_each_step
 from tiny_models import MODELS, build, count_leaf_calls, sample
 
 every_family = pytest.mark.parametrize("family", list(MODELS))

@@ -28,7 +28,6 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3, RescaleCFG
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import PerpNeg, PerpNegGuider
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
-from replay_each_step import replaying_each_step
 
 import nodes
 from cached_runs import STEPS, assert_lanes_do_not_mix, assert_same_row_by_row, reusing, row_by_row, run
@@ -36,6 +35,7 @@ from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.tap import StackTap
+from replay_each_step import replaying_each_step
 from tiny_models import CPU, MODELS, build, conditioning
 
 

@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from measured import linear_profile
 
 from comfyui_omnicache.omnicache.families import Branch
 from comfyui_omnicache.omnicache.plan import NOTHING
@@ -17,6 +16,7 @@ from comfyui_omnicache.omnicache.rivals import (
     minimax_path,
     work,
 )
+from measured import linear_profile
 
 JOINT = (Branch(("attention",), ("attn",)), Branch(("mlp",), ("mlp",)))
 CROSS = (JOINT[0], Branch(("cross_attention",), ("cross",)), JOINT[1])
