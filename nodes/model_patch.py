@@ -95,18 +95,24 @@ class OmniCacheModelPatch(io.ComfyNode):
             tell(str(unknown))
             return io.NodeOutput(model)
         correction = correction or schedule.default_correction
-        if schedule.profile is not None:
-            remark = check_fits(schedule.profile, model)
-            if remark is not None:
-                tell(f"{remark}; the result may be less exact")
+        profile = schedule.profile
+        correction.check_has_what_it_needs(profile is not None)
+        if profile is not None:
+            check_fits(profile, model)
 
         def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CacheRun:
+            if profile is not None:
+                remark = check_fits(profile, executing_model)
+                if remark is not None:
+                    tell(f"{remark}; the result may be less exact")
             switch = executing_model.get_model_object("model_sampling").percent_to_sigma(
                 correction.switch_point
             )
-            outlook = Outlook(schedule.profile, np.array(sigmas)) if schedule.profile is not None else None
+            outlook = Outlook(profile, np.array(sigmas)) if profile is not None else None
             layout = tuple(place.blocks.branches for place in blocks.places)
             plan = schedule.plan_for(np.array(sigmas), layout)
+            if not any(plan.reused) and schedule.wants_reuse:
+                tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
             return CacheRun(
                 plan,
                 Corrector(correction, sigmas, outlook, float(switch)),
@@ -114,4 +120,5 @@ class OmniCacheModelPatch(io.ComfyNode):
                 Storage(cache_dtype, cache_device),
             )
 
-        return io.NodeOutput(patched(model, make_run, with_branches))
+        sampler = profile.settings.sampler if profile is not None else None
+        return io.NodeOutput(patched(model, make_run, with_branches, calibrated_with=sampler))

@@ -51,6 +51,14 @@ class Correction:
     def needs_noise(self) -> bool:
         return self.mode not in ("off", "forecast") and self.strength > 0
 
+    def check_has_what_it_needs(self, has_profile: bool) -> None:
+        """Raises ValueError for a mode that needs a profile and has none."""
+        if self.mode == "paper" and not has_profile:
+            raise ValueError(
+                "correction: mode 'paper' multiplies gammas that a calibration measured, and the schedule "
+                "has no profile. Connect a profile to the scheduler, or use mode 'age-aware'."
+            )
+
     @property
     def generations(self) -> int:
         """How many caches a lane keeps."""
@@ -75,11 +83,7 @@ class Corrector:
     ) -> None:
         """outlook: what a profile predicts for these sigmas, if there is one. switch_sigma: where the filter
         pair changes over. Raises ValueError for a mode that needs a profile and has none."""
-        if correction.mode == "paper" and outlook is None:
-            raise ValueError(
-                "correction: mode 'paper' multiplies gammas that a calibration measured, and the schedule "
-                "has no profile. Connect a profile to the scheduler, or use mode 'age-aware'."
-            )
+        correction.check_has_what_it_needs(outlook is not None)
         self.correction = correction
         self._sigmas = sigmas
         self._outlook = outlook

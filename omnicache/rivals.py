@@ -310,6 +310,10 @@ class GivenSchedule:
             f"methods {others}."
         )
 
+    @property
+    def wants_reuse(self) -> bool:
+        return True
+
     def reuse_cost(self) -> float:
         return measured_reuse_cost(self.profile)
 

@@ -32,6 +32,10 @@ class Planner(Protocol):
     def why_branches(self) -> str:
         """Why the granularity must be branch, and what to set instead; empty if the stack will do."""
 
+    @property
+    def wants_reuse(self) -> bool:
+        """Whether a plan that reuses nothing is not what the user asked for."""
+
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one."""
 
@@ -78,6 +82,11 @@ class Schedule:
         if self.parts == EVERYTHING:
             return ""
         return "the schedule's parts name only some of them. Set granularity to 'branch', or parts to 'all'."
+
+    @property
+    def wants_reuse(self) -> bool:
+        nothing = {"reuse ratio": 0.0, "speed-up": 1.0}
+        return self.budget.value != nothing.get(self.budget.kind)
 
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one, measured if it was."""

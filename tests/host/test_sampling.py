@@ -108,6 +108,18 @@ def test_too_few_steps_are_refused_before_the_model_is_called():
     assert calls[0] == 0
 
 
+def test_a_budget_that_leaves_nothing_to_reuse_says_so(told):
+    schedule = Schedule(Budget("full steps", 30), cost="even")
+    sample(OmniCacheModelPatch.execute(build("sd3"), schedule).args[0], "sd3", steps=12)
+    assert told == ["OmniCache: budget: it leaves all 12 steps of this run to compute; nothing is reused"]
+
+
+def test_a_mode_without_the_profile_it_needs_is_refused_on_the_node():
+    schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
+    with pytest.raises(ValueError, match="mode 'paper' .* has no profile"):
+        OmniCacheModelPatch.execute(build("sd3"), schedule, Correction(mode="paper"))
+
+
 def test_easycache_on_the_same_model_is_refused():
     model = build("sd3")
     model.model_options["transformer_options"]["easycache"] = object()
