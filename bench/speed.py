@@ -35,28 +35,29 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode  # noqa: E402
 
+import cache_formats  # noqa: E402
 import tiny_models  # noqa: E402
 from comfyui_omnicache.nodes import host  # noqa: E402
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch  # noqa: E402
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator  # noqa: E402
 from comfyui_omnicache.omnicache.plan import Budget  # noqa: E402
 from comfyui_omnicache.omnicache.schedule import Schedule  # noqa: E402
-from comfyui_omnicache.omnicache.tap import BlockTap  # noqa: E402
+from comfyui_omnicache.omnicache.tap import StackTap  # noqa: E402
 from tiny_models import conditioning  # noqa: E402
 
-STEPS, ROUNDS = 20, 3
+STEPS, ROUNDS = 20, 5
 OUT = ROOT / "bench" / "out" / "speed.json"
 
 reports: list = []
 host._announce = reports.append
 replays: list[float] = []  # milliseconds of each forward without blocks
-replay = BlockTap.replay
+replay = StackTap.replay
 
 
-def timed_replay(tap: BlockTap, *args: object) -> torch.Tensor:
+def timed_replay(tap: StackTap, *args: object, **options: object) -> torch.Tensor:
     _wait()
     started = time.perf_counter()
-    out = replay(tap, *args)
+    out = replay(tap, *args, **options)
     _wait()
     replays.append((time.perf_counter() - started) * 1000)
     return out
@@ -106,7 +107,8 @@ def calibrate(model) -> tuple[float, object]:
 
 
 def compare(model) -> dict[str, float]:
-    """Interleaved rounds of all ways to sample; medians of the ratios to the plain run of the same round."""
+    """Interleaved rounds of all ways to sample; medians of the ratios to the plain runs before and after,
+    for the speed of a shared machine drifts."""
     sample(model, 3)
     _, profile = calibrate(model)
 
@@ -118,28 +120,30 @@ def compare(model) -> dict[str, float]:
     patches = {0.5: reusing(0.5), 0.6: reusing(0.6)}
     sample(patches[0.5])
     arms: dict[str, Callable[[], float]] = {
-        "plain": lambda: sample(model),
         "speedup_50": lambda: sample(patches[0.5]),
         "speedup_60": lambda: sample(patches[0.6]),
         "calibration": lambda: calibrate(model)[0],
         "easycache": lambda: sample(EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]),
         "lazycache": lambda: sample(LazyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    ratios: dict[str, list[float]] = {name: [] for name in arms}
     full, reused = [], []
+    before = sample(model)
     for number in range(ROUNDS):
         for name, arm in arms.items():
             reports.clear()
-            seconds[name].append(arm())
-            print(f"round {number + 1} of {ROUNDS}: {name} {seconds[name][-1]:.2f} s", flush=True)
+            own = arm()
             if name == "speedup_50":
                 kinds, times = (reports[0].as_dict()[key] for key in ("step_kinds", "step_milliseconds"))
                 reused += [t for kind, t in zip(kinds[1:], times[1:], strict=True) if kind == "reuse"]
-        full.append(seconds["plain"][-1] / STEPS * 1000)
-    plain = seconds["plain"]
+            after = sample(model)
+            ratios[name].append((before + after) / 2 / own)
+            full.append(after / STEPS * 1000)
+            before = after
+            print(f"round {number + 1} of {ROUNDS}: {name} {own:.2f} s, {ratios[name][-1]:.3f}", flush=True)
 
     def ratio(name: str) -> float:
-        return statistics.median(base / own for base, own in zip(plain, seconds[name], strict=True))
+        return statistics.median(ratios[name])
 
     one = statistics.median(full)
     return {
@@ -159,11 +163,11 @@ def compare(model) -> dict[str, float]:
 def _shadow(patch) -> float:
     """Milliseconds of a forward without blocks; the first one of a run is a shadow, the others are alike."""
     replays.clear()
-    BlockTap.replay = timed_replay
+    StackTap.replay = timed_replay
     try:
         sample(patch)
     finally:
-        BlockTap.replay = replay
+        StackTap.replay = replay
     return statistics.median(replays)
 
 
@@ -183,14 +187,16 @@ def _memory(model, patch) -> dict[str, float]:
 
 
 def _planning(profile) -> dict[str, float]:
-    """Milliseconds of solving a plan for 250 steps, with the reading of the profile."""
-    sigmas = np.append(np.linspace(1.0, 0.004, 250), 0.0)
-    schedule, times = Schedule(Budget("reuse ratio", 0.6), profile=profile), []
-    for _ in range(5):
-        started = time.perf_counter()
-        schedule.plan_for(sigmas)
-        times.append(time.perf_counter() - started)
-    return {"planning_ms_250": round(statistics.median(times) * 1000, 2)}
+    """Milliseconds of solving plans, with the reading of the profile."""
+    schedule, medians = Schedule(Budget("reuse ratio", 0.6), profile=profile), {}
+    for steps in (50, 250, 1000):
+        sigmas, times = np.append(np.linspace(1.0, 0.004, steps), 0.0), []
+        for _ in range(5):
+            started = time.perf_counter()
+            schedule.plan_for(sigmas)
+            times.append(time.perf_counter() - started)
+        medians[f"planning_ms_{steps}"] = round(statistics.median(times) * 1000, 2)
+    return medians
 
 
 def import_seconds() -> float:
@@ -237,8 +243,8 @@ def document(result: dict) -> str:
         "# Speed and memory",
         "",
         f"Made by `.host/venv/bin/python bench/speed.py` on {result['machine']}; random weights, {STEPS} "
-        f"steps, no guidance, medians of {ROUNDS} interleaved rounds, as ratios to the plain run of the same "
-        "round. The correction is on. The host's EasyCache and LazyCache (threshold 0.2) stand beside it "
+        f"steps, no guidance, medians of {ROUNDS} interleaved rounds, as ratios to the plain runs before "
+        "and after. The correction is on. The host's EasyCache and LazyCache (threshold 0.2) stand beside it "
         "without quality: on random weights there is none to compare.",
         "",
     ]
@@ -250,6 +256,8 @@ def document(result: dict) -> str:
         titles = ("case", "blocks", "tokens", "full step, ms", "reused step, ms", "cache, bytes")
         lines += ["## Growth", "", f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in result["growth"]]
+    if result.get("formats"):
+        lines += ["", *cache_formats.table(result["formats"])]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -274,6 +282,7 @@ def main() -> None:
     result = {
         "machine": machine, "torch": torch.__version__, "import_s": import_seconds(), "models": models,
         "growth": [] if options.real else growth(),
+        "formats": [] if options.real else cache_formats.measure(),
     }  # fmt: skip
     result.update({key: value for key, value in models[0].items() if key != "name"})
     OUT.parent.mkdir(parents=True, exist_ok=True)

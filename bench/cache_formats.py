@@ -1,0 +1,70 @@
+"""What each way to keep the cache costs. Part of bench/speed.py."""
+
+import statistics
+
+from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.profile import Profile
+from comfyui_omnicache.omnicache.report import RunReport
+from comfyui_omnicache.omnicache.schedule import Schedule
+from demo_model import DemoModel, psnr
+
+STEPS, BATCH = 30, 4
+WAYS = [
+    (granularity, dtype, device)
+    for granularity in ("stack", "branch")
+    for dtype, device in (("compute", "model"), ("bf16", "model"), ("fp8", "model"), ("compute", "cpu"))
+]
+TITLES = ("granularity", "cache_dtype", "cache_device", "PSNR, dB", "cache, bytes", "reused over full step")
+
+
+def measure() -> list[dict]:
+    """On the image demo model with its own profile: the picture's distance from the uncached one, the memory
+    and the time of a reused step."""
+    demo = DemoModel("image")
+    profile = Profile.from_json(demo.profile_path.read_text(), "image")
+    schedule = Schedule(Budget("reuse ratio", 0.5), profile=profile)
+    plain = demo.sample(demo.model, "euler", STEPS, BATCH)
+    reports: list[RunReport] = []
+    announce, host._announce = host._announce, reports.append
+    rows = []
+    for granularity, dtype, device in WAYS:
+        patch = OmniCacheModelPatch.execute(demo.model, schedule, None, granularity, dtype, device).args[0]
+        demo.sample(patch, "euler", 10, BATCH)
+        pictures = demo.sample(patch, "euler", STEPS, BATCH)
+        rows.append(
+            {
+                "granularity": granularity,
+                "dtype": dtype,
+                "device": device,
+                "psnr": round(psnr(pictures, plain), 2),
+                "cache_bytes": reports[-1].cache_bytes,
+                "reuse_over_full": round(_reuse_over_full(reports[-1]), 4),
+            }
+        )
+    host._announce = announce
+    return rows
+
+
+def _reuse_over_full(report: RunReport) -> float:
+    times: dict[str, list[float]] = {"full": [], "reuse": []}
+    for step, kind in report.step_kinds.items():
+        if step:  # the first one also loads the model
+            times[kind].append(report.step_seconds[step])
+    return statistics.median(times["reuse"]) / statistics.median(times["full"])
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Lines of Markdown."""
+    return [
+        "## Ways to keep the cache",
+        "",
+        f"Image demo model (3 wide blocks, fp32), {STEPS} euler steps, half of them reused with the default "
+        "correction. PSNR is to the uncached pictures. On a CPU the cache is in main memory already, so "
+        "`cpu` costs nothing here.",
+        "",
+        f"| {' | '.join(TITLES)} |",
+        f"|{'---|' * len(TITLES)}",
+        *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows),
+    ]
