@@ -6,7 +6,9 @@ import weakref
 import comfy.model_management
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from cached_runs import reusing
 from comfyui_omnicache.nodes.host import KEY, patched
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction, Corrector
@@ -18,25 +20,20 @@ from comfyui_omnicache.omnicache.tap import StackTap
 from tiny_models import build, count_leaf_calls, sample
 
 
-def with_reuse(model, ratio: float, **correction):
-    schedule = Schedule(Budget("reuse ratio", ratio), cost="even")
-    return OmniCacheModelPatch.execute(model, schedule, Correction(**correction)).args[0]
-
-
 @pytest.mark.parametrize(
     "sampler", ["heun", "dpm_2", "dpmpp_2m", "uni_pc", "res_multistep", "euler_ancestral"]
 )
 def test_other_samplers_run_through_and_nothing_reused_changes_no_bit(sampler):
     model = build("sd3")
     assert torch.equal(
-        sample(with_reuse(model, 0.0), "sd3", sampler=sampler), sample(model, "sd3", sampler=sampler)
+        sample(reusing(model, 0.0), "sd3", sampler=sampler), sample(model, "sd3", sampler=sampler)
     )
-    assert torch.isfinite(sample(with_reuse(model, 0.4), "sd3", sampler=sampler)).all()
+    assert torch.isfinite(sample(reusing(model, 0.4), "sd3", sampler=sampler)).all()
 
 
 def test_the_last_of_two_patches_counts():
     model = build("sd3")
-    twice = with_reuse(with_reuse(model, 0.5), 0.0)
+    twice = reusing(reusing(model, 0.5), 0.0)
     assert len(twice.wrappers["outer_sample"][KEY]) == 1
     assert torch.equal(sample(twice, "sd3"), sample(model, "sd3"))
 
@@ -50,7 +47,7 @@ def test_a_callback_another_node_set_on_a_block_still_runs_at_full_steps():
         return extra["original_block"](args)
 
     other.set_model_patch_replace(callback, "dit", "double_block", 1)
-    sample(with_reuse(other, 0.5), "sd3", steps=12)
+    sample(reusing(other, 0.5), "sd3", steps=12)
     assert calls[0] == 6
 
 
@@ -104,7 +101,7 @@ def test_too_few_steps_are_refused_before_the_model_is_called():
     model = build("sd3")
     calls = count_leaf_calls(model, "sd3")
     with pytest.raises(ValueError, match="OmniCache Model Patch .*: steps: 4 are too few"):
-        sample(with_reuse(model, 0.5), "sd3", steps=4)
+        sample(reusing(model, 0.5), "sd3", steps=4)
     assert calls[0] == 0
 
 
@@ -124,4 +121,30 @@ def test_easycache_on_the_same_model_is_refused():
     model = build("sd3")
     model.model_options["transformer_options"]["easycache"] = object()
     with pytest.raises(ValueError, match="EasyCache"):
-        sample(with_reuse(model, 0.5), "sd3")
+        sample(reusing(model, 0.5), "sd3")
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host's thread wait for a GPU: what depends on a value of a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        names = ("aten.item", "aten.is_nonzero", "aten._local_scalar_dense", "aten.nonzero", "aten.equal")
+        self.count += str(function).startswith(names)
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("granularity", ["stack", "branch"])
+@pytest.mark.parametrize("mode", ["age-aware", "per-band", "forecast"])
+def test_no_step_waits_for_the_device_because_of_the_patch(granularity, mode):
+    counts = {}
+    for steps in (10, 20):
+        model = build("wan")
+        for name, target in (("plain", model), ("cached", reusing(model, 0.5, granularity, mode=mode))):
+            with Waits() as waits:
+                sample(target, "wan", steps=steps)
+            counts[name, steps] = waits.count
+    assert counts["cached", 20] - counts["cached", 10] <= counts["plain", 20] - counts["plain", 10]
