@@ -185,10 +185,80 @@ def export(ema: dict[str, Tensor], buffers: dict[str, Tensor], path: Path) -> No
     os.replace(f"{path}.part", path)
 
 
-def rate_at(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int, warm_up: int = WARM_UP, decay: float = DECAY) -> float:
     """Share of the full learning rate at a step."""
-    left = (steps - step) / (DECAY * steps)
-    return min(1.0, (step + 1) / WARM_UP, 0.02 + 0.98 * max(left, 0.0))
+    left = (steps - step) / (decay * steps)
+    return min(1.0, (step + 1) / warm_up, 0.02 + 0.98 * max(left, 0.0))
+
+
+class Progress:
+    """What a training run needs to go on where it stopped: weights, their average, optimizer and step.
+
+    net: the model in training. path: the checkpoint, read at once if it exists. out: where the averaged
+    weights go.
+    """
+
+    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, path: Path, out: Path) -> None:
+        self.net, self.optimizer, self.path, self.out = net, optimizer, path, out
+        self.ema = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+        self.step = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            device = next(net.parameters()).device
+            state = torch.load(path, map_location=device, weights_only=True)
+            net.load_state_dict(state["net"])
+            optimizer.load_state_dict(state["optimizer"])
+            self.ema, self.step = state["ema"], state["step"]
+            print(f"Going on at step {self.step}.", flush=True)
+
+    def update(self, loss: Tensor, rate: float, decay: float) -> None:
+        """One step of the optimizer at this learning rate, and the average follows with this decay."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.net.parameters()], 1 - decay)
+        self.step += 1
+
+    def save(self) -> None:
+        """Writes the checkpoint and the averaged weights."""
+        state = {
+            "net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema,
+            "step": self.step,
+        }  # fmt: skip
+        torch.save(state, f"{self.path}.part")
+        os.replace(f"{self.path}.part", self.path)
+        export(self.ema, dict(self.net.named_buffers()), self.out)
+
+    def averaged(self, model: str) -> nn.Module:
+        """A model with the averaged weights, on the CPU, for sampling."""
+        net = build(model)
+        tensors = {**self.ema, **dict(self.net.named_buffers())}
+        net.load_state_dict({name: tensor.cpu() for name, tensor in tensors.items()})
+        return net.eval()
+
+
+class LossLog:
+    """Means of LOG_EVERY losses, as lines of JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._recent, self._started = path, [], time.monotonic()
+
+    def add(self, step: int, loss: float) -> float | None:
+        """The mean whenever a line was written. step: counted from 1. Exits if the loss is not finite."""
+        self._recent.append(loss)
+        if len(self._recent) < LOG_EVERY:
+            return None
+        mean = sum(self._recent) / len(self._recent)
+        self._recent.clear()
+        seconds = round(time.monotonic() - self._started, 1)
+        with open(self._path, "a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, "loss": round(mean, 5), "seconds": seconds}) + "\n")
+        if not math.isfinite(mean):
+            sys.exit(f"The loss is {mean} at step {step}; nothing was saved since the last checkpoint.")
+        return mean
 
 
 def train(
@@ -213,72 +283,33 @@ def train(
         net.load_state_dict(load_file(initial))
     net = net.to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
-    ema = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
-    buffers = dict(net.named_buffers())
-    RUNS.mkdir(parents=True, exist_ok=True)
-    state_path, log_path, first = RUNS / f"{model}.pt", RUNS / f"{model}.jsonl", 0
-    if state_path.exists():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema, first = state["ema"], state["step"]
-        print(f"Going on at step {first}.", flush=True)
+    progress = Progress(net, optimizer, RUNS / f"{model}.pt", out)
+    log = LossLog(RUNS / f"{model}.jsonl")
     count = sum(parameter.numel() for parameter in net.parameters())
     print(
         f"{model}: {count / 1e6:.2f} M parameters, {steps} steps of {settings['batch']}, {device}", flush=True
     )
-
-    def keep(step: int) -> None:
-        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema, "step": step}
-        torch.save(state, f"{state_path}.part")
-        os.replace(f"{state_path}.part", state_path)
-        export(ema, buffers, out)
-
-    started = saved = time.monotonic()
-    recent: list[float] = []
+    first, started = progress.step, time.monotonic()
+    saved = started
     bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5, disable=None)
     for step in bar:
         pictures, words = data.batch(model, seed, step, settings["batch"])
         latents = latents_of(codec, model, pictures).to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * rate_at(step, steps)
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(net, model, latents, words, seed, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        decay = min(EMA_DECAY, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(ema.values()), [p.detach() for p in net.parameters()], 1 - decay)
-        recent.append(loss.item())
-        if len(recent) == LOG_EVERY:
-            mean = sum(recent) / len(recent)
-            recent.clear()
+        progress.update(loss, rate * rate_at(step, steps), min(EMA_DECAY, (step + 1) / (step + 10)))
+        mean = log.add(step + 1, loss.item())
+        if mean is not None:
             bar.set_postfix(loss=f"{mean:.4f}")
-            with open(log_path, "a", encoding="utf-8") as log:
-                entry = {
-                    "step": step + 1,
-                    "loss": round(mean, 5),
-                    "seconds": round(time.monotonic() - started, 1),
-                }
-                log.write(json.dumps(entry) + "\n")
-            if not math.isfinite(mean):
-                sys.exit(
-                    f"The loss is {mean} at step {step + 1}; nothing was saved since the last checkpoint."
-                )
         out_of_time = seconds and time.monotonic() - started > seconds
         if out_of_time or time.monotonic() - saved > 240:
-            keep(step + 1)
+            progress.save()
             saved = time.monotonic()
         if out_of_time:
             break
     else:
-        keep(steps)
-    trained = build(model)
-    trained.load_state_dict(
-        {**{name: t.cpu() for name, t in ema.items()}, **{n: b.cpu() for n, b in buffers.items()}}
-    )
-    save_grid(trained.eval(), model, codec, RUNS / f"{model}.png")
+        progress.save()
+    save_grid(progress.averaged(model), model, codec, RUNS / f"{model}.png")
 
 
 def main() -> None:
