@@ -5,7 +5,7 @@ PYTEST = $(HOST_PYTHON) -m pytest
 export PATH := $(CURDIR)/.host/nodejs/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quality test lint soak test-unit test-host test-server test-js test-browser ui profiles train clean
+.PHONY: help setup demo quality test lint soak test-unit test-host test-server test-js test-browser ui profiles train distil clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ profiles: setup  ## calibrate the demo models anew into schedules/
 train: setup  ## train the demo models from nothing (hours)
 	@$(HOST_PYTHON) demo/train.py --model image
 	@$(HOST_PYTHON) demo/train.py --model video
+
+distil: setup  ## distil the image model into the few-step student (an hour)
+	@$(HOST_PYTHON) demo/distil.py
 
 clean:  ## remove the embedded host and everything made
 	rm -rf .host node_modules demo/out tests/browser/out
