@@ -1,4 +1,4 @@
-"""Calibrates both demo models with the pack itself, through the HTTP API, into schedules/."""
+"""Calibrates the demo models with the pack itself, through the HTTP API, into schedules/."""
 
 import json
 import shutil
@@ -11,13 +11,21 @@ sys.path.insert(0, str(ROOT / "tools"))
 from host_server import HostServer  # noqa: E402
 
 SAMPLES = 2
+MODELS = {
+    # what differs from the example workflow of the kind
+    "image": ("image", {}),
+    "image_fewstep": ("image", dict(steps=16, cfg=1.0)),
+    "video": ("video", {}),
+}
 
 
 def main() -> None:
-    for model in sys.argv[1:] or ("image", "video"):
-        workflow = json.loads((ROOT / "example_workflows" / "api" / f"{model}_calibrate.json").read_text())
+    for model in sys.argv[1:] or MODELS:
+        kind, changes = MODELS[model]
+        workflow = json.loads((ROOT / "example_workflows" / "api" / f"{kind}_calibrate.json").read_text())
         name = f"omnicache_demo_{model}"
-        workflow["calibrate"]["inputs"].update(save_as=name, samples=SAMPLES)
+        workflow["load"]["inputs"]["unet_name"] = f"{name}.safetensors"
+        workflow["calibrate"]["inputs"].update(save_as=name, samples=SAMPLES, **changes)
         with HostServer() as server:
             print(f"Calibrating the {model} model ...", flush=True)
             server.run(workflow, timeout=1800)
