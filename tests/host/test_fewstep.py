@@ -21,6 +21,12 @@ def reference(teacher) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
+def unguided(teacher, reference) -> float:
+    """PSNR in dB of the teacher without guidance to itself with it."""
+    return psnr(teacher.sample(teacher.model, "euler", 16, batch=4, cfg=1.0), reference)
+
+
+@pytest.fixture(scope="module")
 def student():
     return comfy.sd.load_diffusion_model(str(STUDENT))
 
@@ -31,11 +37,8 @@ def test_it_is_an_sd3_to_the_host_and_small_enough_to_ship(student):
 
 
 @pytest.mark.parametrize("steps", [8, 12, 16])
-def test_few_steps_without_guidance_give_the_pictures_of_the_guided_teacher(
-    student, teacher, reference, steps
+def test_without_guidance_it_is_far_closer_to_the_guided_teacher_than_the_teacher_is(
+    student, teacher, reference, unguided, steps
 ):
-    assert psnr(teacher.sample(student, "euler", steps, batch=4, cfg=1.0), reference) > 27
-
-
-def test_the_teacher_without_guidance_does_not_give_them(teacher, reference):
-    assert psnr(teacher.sample(teacher.model, "euler", 16, batch=4, cfg=1.0), reference) < 24
+    pictures = teacher.sample(student, "euler", steps, batch=4, cfg=1.0)
+    assert psnr(pictures, reference) > unguided + 4
