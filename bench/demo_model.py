@@ -38,7 +38,7 @@ class DemoModel:
     def sample(
         self, model, sampler: str, steps: int, batch: int, cfg: float = 2.5, seed: int = 1
     ) -> torch.Tensor:
-        """Pictures (count, channels, height, width) in 0..1; the frames of videos one after the other."""
+        """Pictures (count, height, width, 3) in 0..1; the frames of videos one after the other."""
         prompts = [PROMPT[self.kind]] * batch
         return self.decode(self.latents(model, sampler, steps, prompts, cfg, seed))
 
@@ -56,8 +56,10 @@ class DemoModel:
             )  # fmt: skip
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures (count, channels, height, width) in 0..1; the frames of videos one after the other."""
+        """Pictures (count, height, width, 3) in 0..1; the frames of videos one after the other."""
         with torch.inference_mode():
+            # The host hands latents out in the scale of its own autoencoders; the codec has the model's.
+            latents = demo_nodes.LATENT_FORMAT[self.kind]().process_in(latents.float().cpu())
             if self.kind == "video":
                 latents = latents.transpose(1, 2).flatten(0, 1)
             return (self._codec.decode(latents).clamp(-1, 1) + 1) / 2

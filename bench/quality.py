@@ -13,6 +13,7 @@ import itertools
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -168,14 +169,20 @@ def run(wanted: Sequence[Task], minutes: float) -> None:
     load_pack()
     from quality_arms import Bench
 
-    bench, progress = Bench(), Progress(missing, minutes)
+    bench, progress, failed = Bench(), Progress(missing, minutes), 0
     for task in missing:
         if not progress.allows(task):
             print(f"stopped: the next arm would not be finished within {minutes:g} minutes")
-            return
+            break
         progress.says(task)
-        append_row({"key": task.key, **asdict(task), **bench.measure(task)})
+        try:
+            append_row({"key": task.key, **asdict(task), **bench.measure(task)})
+        except Exception:  # one arm must not cost a night; without a row it is tried again at the next start
+            traceback.print_exc()
+            failed += 1
         progress.did(task)
+    if failed:
+        print(f"{failed} arms failed, see above; they are tried again at the next start")
 
 
 def main() -> None:

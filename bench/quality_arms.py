@@ -20,10 +20,10 @@ from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import family_of, places_of
-from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.plan import Budget, Constraints
 from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling
-from comfyui_omnicache.omnicache.schedule import Schedule
+from comfyui_omnicache.omnicache.schedule import Cost, Schedule
 from data import random_words
 from demo_model import DemoModel
 from measures import layer_distance, psnr, ssim
@@ -59,6 +59,7 @@ class Bench:
         self._reference: tuple[str, np.ndarray] | None = None
         self._settings: dict[tuple, float] = {}
         self._flops: dict[tuple, float] = {}
+        self._evaluations: dict[tuple, int] = {}
 
     def measure(self, task: Task) -> dict:
         """A row: counts, times and, for each sample, distances to the uncached result."""
@@ -66,6 +67,8 @@ class Bench:
         demo, prompts = self._demo(task), prompts_of(task)
         arm = self._arm(task, demo)
         pictures, seconds, counts = self._sample(task, demo, arm, prompts)
+        if task.method in HOST_CACHES:
+            counts.asked = self._asked(task, demo)
         if task.method in WITHOUT_BUDGET:
             self._keep_reference(task, pictures)
         reference = self._reference_of(task)
@@ -91,16 +94,7 @@ class Bench:
             return self._host_cache(task, demo)
         if task.method in RIVALS:
             return rival(task, demo)
-        profile = profile_of(task.model)
-        is_paper = task.method == "omnicache-paper"
-        schedule = Schedule(
-            Budget("reuse ratio", task.reuse), "curvature" if is_paper else "corrected error", profile=profile
-        )
-        correction = Correction("paper", "low-high") if is_paper else Correction()
-        granularity = "branch" if task.method == "omnicache-branch" else "stack"
-        return Arm(
-            OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0], task.steps
-        )
+        return ours(task, demo)
 
     def _host_cache(self, task: Task, demo: DemoModel) -> Arm:
         """EasyCache and LazyCache with the threshold that computes at least as many steps as the budget asks
@@ -113,16 +107,26 @@ class Bench:
         key = (task.model, task.sampler, task.steps, task.method, task.reuse)
         if key not in self._settings:
             trial = Task(task.model, task.sampler, task.steps, task.reuse, task.method, 0, 4)
+            asked = self._asked(trial, demo)
             low, high = 0.0, HIGHEST_THRESHOLD
             for _ in range(9):
                 middle = math.sqrt(max(low, 1e-3) * high)
                 counts = self._sample(trial, demo, arm(middle), prompts_of(trial))[2]
-                if counts.full * task.steps >= counts.asked * task.full_steps:
+                if counts.full * task.steps >= asked * task.full_steps:
                     low = middle
                 else:
                     high = middle
             self._settings[key] = round(low, 5)
         return arm(self._settings[key])
+
+    def _asked(self, task: Task, demo: DemoModel) -> int:
+        """Evaluations of an uncached run. LazyCache does not even ask for those that it spares."""
+        key = (task.model, task.sampler, task.steps)
+        if key not in self._evaluations:
+            with counted(demo, Arm(demo.model, task.steps), 1, False) as (model, counts):
+                demo.latents(model, task.sampler, task.steps, prompts_of(task)[:1])
+            self._evaluations[key] = counts.asked
+        return self._evaluations[key]
 
     def _sample(
         self, task: Task, demo: DemoModel, arm: Arm, prompts: list[str]
@@ -138,7 +142,7 @@ class Bench:
                 latents = demo.latents(model, task.sampler, arm.steps, chunk, seed=1000 * task.seed + number)
                 seconds += time.perf_counter() - started
             first = first or counts
-            decoded = demo.decode(latents.float().cpu()).permute(0, 2, 3, 1).numpy()
+            decoded = demo.decode(latents).numpy()
             pictures.append(decoded.reshape(len(chunk), -1, *decoded.shape[1:]))
         return np.concatenate(pictures), seconds, first
 
@@ -185,6 +189,27 @@ def demo_model(kind: str, in_bf16: bool) -> DemoModel:
 def profile_of(kind: str) -> Profile:
     path = demo_model(kind, False).profile_path
     return Profile.from_json(path.read_text(), path.name)
+
+
+def ours(task: Task, demo: DemoModel) -> Arm:
+    """With the shortest runs of reused steps that meet the budget, but not under the default of 2."""
+    is_paper = task.method == "omnicache-paper"
+    cost: Cost = "curvature" if is_paper else "corrected error"
+    correction = Correction("paper", "low-high") if is_paper else Correction()
+    granularity = "branch" if task.method == "omnicache-branch" else "stack"
+    for longest in range(2, 5):
+        schedule = Schedule(
+            Budget("reuse ratio", task.reuse), cost, Constraints(longest), profile_of(task.model)
+        )
+        try:
+            schedule.plan_for(demo.sigmas(task.steps))
+        except ValueError:
+            if longest == 4:
+                raise
+        else:
+            break
+    model = OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0]
+    return Arm(model, task.steps, longest)
 
 
 def rival(task: Task, demo: DemoModel) -> Arm:

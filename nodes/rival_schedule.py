@@ -57,8 +57,9 @@ class RivalSchedule(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="Above 0: in place of the knob, the setting whose plan computes most nearly as "
-                    "much as so many full steps, for a comparison at equal cost. 0: the knob counts.",
+                    tooltip="Above 0: in place of the knob, the setting whose plan has most nearly so many "
+                    "full steps. Methods that reuse only a part of the model save less with as many. 0: the "
+                    "knob counts.",
                 ),
             ],
             outputs=[

@@ -270,7 +270,7 @@ RIVALS: dict[str, Rival] = {
 @dataclass(frozen=True)
 class GivenSchedule:
     """A schedule whose plan follows a published rule. knob: its setting, None for the published one.
-    full_steps: takes the setting whose plan computes as much as so many full steps, in place of the knob."""
+    full_steps: takes the setting whose plan has most nearly so many full steps, in place of the knob."""
 
     method: str
     knob: float | None = None
@@ -328,14 +328,14 @@ class GivenSchedule:
         return self.rival.rule(sampling, self.setting_for(sampling))
 
     def setting_for(self, sampling: Sampling) -> float:
-        """The value of the knob. To match a number of full steps, the plan of nearest work; of two as near,
-        the one that computes more."""
+        """The value of the knob. To match a number of full steps, the plan of the nearest number; of two as
+        near, the one that computes more."""
         if self.full_steps is None:
             return self.rival.knob.published if self.knob is None else self.knob
 
         def distance(value: float) -> tuple[float, float]:
-            computed = work(self.rival.rule(sampling, value), sampling.layout)
-            return round(abs(computed - self.full_steps / sampling.steps), 9), -computed
+            plan = self.rival.rule(sampling, value)
+            return abs(plan.full - self.full_steps), -work(plan, sampling.layout)
 
         return min(self.rival.knob.tried(sampling.steps, self.full_steps), key=distance)
 

@@ -151,14 +151,19 @@ def test_even_spreads_exactly_as_many_as_asked():
 
 @pytest.mark.parametrize("method", list(RIVALS))
 @pytest.mark.parametrize("layout", [IMAGE, VIDEO])
-def test_the_first_step_is_full_and_faster_settings_compute_less(method, layout):
+def test_the_first_step_is_full_and_faster_settings_have_fewer_full_steps(method, layout):
     profile = linear_profile(50)
-    shares = []
+    counts = []
     for full_steps in (40, 25, 15):
         given = plan(method, layout, profile=profile, full_steps=full_steps)
         assert given.at(0) == NOTHING and given.steps == 50
-        shares.append(work(given, layout))
-    assert shares[0] >= shares[1] >= shares[2] and shares[2] < 1
+        counts.append(given.full)
+    assert counts[0] >= counts[1] >= counts[2] and counts[2] < 50
+
+
+@pytest.mark.parametrize(("method", "wanted", "nearest"), [("fora", 20, 18), ("delta-dit", 25, 25)])
+def test_the_setting_of_the_nearest_number_of_full_steps_is_taken(method, wanted, nearest):
+    assert plan(method, full_steps=wanted).full == nearest
 
 
 def test_work_counts_branches():
