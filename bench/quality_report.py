@@ -120,7 +120,7 @@ def document(rows: Sequence[dict]) -> str:
         lines += [
             f"## {model}, {sampler}, {steps} steps",
             "",
-            f"{first['samples']} samples, {first['seeds']} seeds.",
+            f"Samples: {first['samples']}, of {first['seeds']} seeds.",
             "",
             "| method | budget | evaluations | FLOPs | speed-up | PSNR dB | SSIM | distance | Frechet | "
             "precision | recall | accuracy |",
@@ -138,10 +138,14 @@ def document(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def is_idle(row: dict) -> bool:
+    """Whether a method did nothing at all, as the host's EasyCache does on some models."""
+    return row["full"] == row["asked"] and row["method"] not in ("fewer-steps", "uncached", "uncached-bf16")
+
+
 def _line(row: dict, is_best: bool) -> str:
     is_reference = row["method"].startswith("uncached")
-    is_idle = not is_reference and row["full"] == row["asked"] and row["method"] != "fewer-steps"
-    name = row["method"] + (" (idle)" if is_idle else "")
+    name = row["method"] + (" (idle)" if is_idle(row) else "")
     quality = ["-", "-", "-"]
     if not is_reference:
         psnr = f"{row['psnr']:.2f}"
@@ -178,11 +182,12 @@ def save_plot(model: str, rows: Sequence[dict]) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "omnicache"  # the same rows give the same file
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2))
     methods = sorted(
-        {row["method"] for row in group if not row["method"].startswith("uncached")},
+        {row["method"] for row in group if row["budget"] and not is_idle(row)},
         key=lambda name: (not name.startswith("omnicache"), name),
     )
     for number, method in enumerate(methods):
-        points = sorted((row for row in group if row["method"] == method), key=lambda row: row["flops"])
+        points = [row for row in group if row["method"] == method and not is_idle(row)]
+        points.sort(key=lambda row: row["flops"])
         work = [1 / row["flops"] for row in points]
         style = {
             "color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)],

@@ -1,5 +1,7 @@
 """The quality bench around its sampling: order, resuming, and what the report makes of rows."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -116,3 +118,14 @@ def test_the_document_marks_the_best_and_the_idle(tmp_path):
     assert lines[2].startswith("| uncached | - | 40 / 40 | 100% | 1.00x | - |")
     assert "| omnicache | 50% | 20 / 40 | 50% | 2.00x | **50.00** ± 0.0" in lines[3]
     assert lines[4].startswith("| even |") and lines[5].startswith("| fora (idle) |")
+
+
+def test_the_report_is_a_table_figures_and_plots(tmp_path, monkeypatch):
+    for name in ("OUT", "DOCS"):
+        monkeypatch.setattr(quality_report, name, tmp_path)
+    quality_report.write([uncached(), row("even"), row("even", 0.6)], tmp_path)
+    figures = json.loads((tmp_path / "quality.json").read_text())
+    assert [each["budget"] for each in figures["rows"]] == [0.0, 0.5, 0.6]
+    assert "## image, euler, 20 steps" in (tmp_path / "quality.md").read_text()
+    assert all((tmp_path / f"quality_image.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
+    assert not (tmp_path / "quality_video.png").exists()
