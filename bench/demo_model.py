@@ -1,6 +1,6 @@
 """A demo model in this process, to sample and compare. Call in_process.load_host() first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import comfy.sample
 import comfy.samplers
@@ -43,16 +43,23 @@ class DemoModel:
         return self.decode(self.latents(model, sampler, steps, prompts, cfg, seed))
 
     def latents(
-        self, model, sampler: str, steps: int, prompts: Sequence[str], cfg: float = 2.5, seed: int = 1
+        self,
+        model,
+        sampler: str,
+        steps: int,
+        prompts: Sequence[str],
+        cfg: float = 2.5,
+        seed: int = 1,
+        callback: Callable | None = None,
     ) -> torch.Tensor:
-        """One sample for each prompt, evaluated together."""
+        """One sample for each prompt, evaluated together. callback: as the host calls it at each step."""
         empty = torch.zeros(len(prompts), *demo_nodes.LATENT_SHAPE[self.kind])
         noise = comfy.sample.prepare_noise(empty, seed)
         positive, negative = self._conditioning(prompts), self._conditioning([""])
         with torch.inference_mode():
             return comfy.sample.sample(
                 model, noise, steps, cfg, sampler, "simple", positive, negative, empty, seed=seed,
-                disable_pbar=True,
+                disable_pbar=True, callback=callback,
             )  # fmt: skip
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
