@@ -8,6 +8,7 @@ import comfy.sd
 import numpy as np
 import torch
 
+import measures
 from in_process import ROOT, load_pack
 
 demo = load_pack("omnicache_demo", ROOT / "demo" / "omnicache_demo")
@@ -79,6 +80,4 @@ class DemoModel:
 
 
 def psnr(pictures: torch.Tensor, reference: torch.Tensor) -> float:
-    """Mean over the pictures, dB, at most 100."""
-    errors = ((pictures - reference) ** 2).flatten(1).mean(1)
-    return (-10 * torch.log10(errors.clamp_min(1e-10))).mean().item()
+    return measures.psnr(pictures.numpy(), reference.numpy())

@@ -15,7 +15,7 @@ BATCH = {"image": 6, "video": 1}
 PROMPT = {"image": "panda on red", "video": "star spinning on blue"}
 
 
-def grown(demo, steps: int = STEPS, every: int = EVERY, batch: int = 1) -> list[tuple[float, float]]:
+def grown(demo, steps: int = STEPS, every: int = EVERY) -> list[tuple[float, float]]:
     """(sigma, growth) of each tried step. demo: a DemoModel. growth: size of the error at the end over its
     size in the state that the reused step led to; with euler."""
     from comfyui_omnicache.nodes.host import patched
@@ -32,14 +32,15 @@ def grown(demo, steps: int = STEPS, every: int = EVERY, batch: int = 1) -> list[
 
         def make_run(model, sigmas, blocks):
             schedule[:] = sigmas
-            corrector = Corrector(Correction("off"), sigmas, None, 0.0)
+            corrector = Corrector(Correction("off"), sigmas, None, 0.0, "flow")
             return CacheRun(Plan.of([step == reused for step in range(steps)]), corrector, StackTap(blocks))
 
         end = demo.latents(
-            patched(demo.model, make_run), "euler", steps, batch,
+            patched(demo.model, make_run), "euler", steps, [PROMPT[demo.kind]] * BATCH[demo.kind],
             callback=lambda step, denoised, x, total: seen.append(x.clone()),
         )  # fmt: skip
-        return [*seen, end]
+        # The host hands latents out in the scale of its own autoencoders; the states are in the model's.
+        return [*seen, demo.model.model.process_latent_in(end)]
 
     uncached, found = states(None), []
     for step in range(1, steps - 1, every):
@@ -56,8 +57,8 @@ def main() -> None:
     from demo_model import DemoModel
 
     curves = {}
-    for kind, batch in BATCH.items():
-        curves[kind] = grown(DemoModel(kind, PROMPT[kind]), batch=batch)
+    for kind in BATCH:
+        curves[kind] = grown(DemoModel(kind))
     print("| sigma | " + " | ".join(curves) + " |")
     print("|---|" + "---|" * len(curves))
     for rows in zip(*curves.values(), strict=True):

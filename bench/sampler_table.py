@@ -54,7 +54,7 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
     plain = demo.sample(counted, sampler, steps, batch, cfg)
     patches = [
         OmniCacheModelPatch.execute(demo.model, schedule, Correction(mode=mode)).args[0]
-        for mode in ("age-aware", "off")
+        for mode in ("forecast", "off")
     ]
     corrected, uncorrected = (
         psnr(demo.sample(patch, sampler, steps, batch, cfg), plain) for patch in patches

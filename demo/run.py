@@ -40,7 +40,7 @@ class Arm:
     method: str
     reuse: float
     steps: int = STEPS
-    mode: str = "age-aware"
+    mode: str = "forecast"
     cost: str = "corrected error"
 
     @property

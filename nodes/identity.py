@@ -27,13 +27,18 @@ def identity_of(model) -> ModelIdentity:
             weights.update(f"{key}{strength:.6g}{strength_model:.6g}".encode())
             for tensor in _tensors(patch):
                 weights.update(_sample(tensor))
-    is_flow = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST)
     return ModelIdentity(
         family=family.name,
         architecture=architecture.hexdigest()[:16],
         weights=weights.hexdigest()[:16],
-        prediction="flow" if is_flow else "other",
+        prediction=prediction_of(model),
     )
+
+
+def prediction_of(model) -> str:
+    """ "flow" or "other", as omnicache.noise_axis tells them apart."""
+    is_flow = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST)
+    return "flow" if is_flow else "other"
 
 
 def check_fits(profile: Profile, model) -> str | None:

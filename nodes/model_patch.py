@@ -12,7 +12,7 @@ from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
 from .host import patched, tell
-from .identity import check_fits
+from .identity import check_fits, prediction_of
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
 
 
@@ -36,8 +36,8 @@ class OmniCacheModelPatch(io.ComfyNode):
                 CorrectionSocket.Input(
                     "correction",
                     optional=True,
-                    tooltip="From Noise Corrector. Nothing connected: age-aware, or what a rival's schedule "
-                    "goes with.",
+                    tooltip="From Noise Corrector. Nothing connected: forecast of order 2, or what a rival's "
+                    "schedule goes with.",
                 ),
                 io.Combo.Input(
                     "granularity",
@@ -115,7 +115,7 @@ class OmniCacheModelPatch(io.ComfyNode):
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
             return CacheRun(
                 plan,
-                Corrector(correction, sigmas, outlook, float(switch)),
+                Corrector(correction, sigmas, outlook, float(switch), prediction_of(executing_model)),
                 BranchTap(blocks, plan.selections) if with_branches else StackTap(blocks),
                 Storage(cache_dtype, cache_device),
             )

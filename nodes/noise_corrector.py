@@ -13,18 +13,18 @@ class NoiseCorrector(io.ComfyNode):
             node_id="NoiseCorrector",
             display_name="Noise Corrector",
             category=CATEGORY,
-            description="Sets how the error of reusing a cache is predicted from the last measured one and "
-            "taken out. Leave this node away for the default: age-aware, no filter, full strength.",
+            description="Sets how the error of reusing a cache is avoided by a forecast, or predicted from "
+            "the last measured one and taken out. Leave this node away for a forecast of order 2.",
             inputs=[
                 io.Combo.Input(
                     "mode",
                     options=["age-aware", "paper", "off", "forecast", "per-band"],
-                    default="age-aware",
-                    tooltip="Age-aware: the error grows with the age of the cache, as calibrated, or in "
-                    "proportion to the age without a profile. Paper: the calibrated factor of neighbouring "
-                    "steps, multiplied over steps reused in a row. Off: plain reuse. Forecast: nothing is "
-                    "measured; the cache itself is continued through the last full steps. Per-band: age-"
-                    "aware, with a calibrated factor for each frequency band.",
+                    default="forecast",
+                    tooltip="Forecast: the cache itself is continued through the last full steps. The "
+                    "others take out an error measured there. Age-aware: it grows with the age of the "
+                    "cache, as calibrated, or in proportion to the age without a profile. Per-band: the "
+                    "same with a calibrated factor for each frequency band. Paper: the calibrated factor of "
+                    "neighbouring steps, multiplied over steps reused in a row. Off: plain reuse.",
                 ),
                 io.Combo.Input(
                     "filter",
@@ -59,12 +59,12 @@ class NoiseCorrector(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Multiplies the predicted error, 0 to 2: 1 takes all of it out, 0 none (plain "
-                    "reuse), more than 1 too much.",
+                    tooltip="Multiplies the predicted error, or the change that is forecast, 0 to 2: 1 takes "
+                    "all of it, 0 none (plain reuse), more than 1 too much.",
                 ),
                 io.Int.Input(
                     "order",
-                    default=1,
+                    default=2,
                     min=1,
                     max=2,
                     optional=True,
@@ -82,5 +82,5 @@ class NoiseCorrector(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mode, filter, switch_point, cutoff, strength, order=1) -> io.NodeOutput:
+    def execute(cls, mode, filter, switch_point, cutoff, strength, order=2) -> io.NodeOutput:
         return io.NodeOutput(Correction(mode, filter, switch_point, cutoff, strength, order))

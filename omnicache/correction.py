@@ -1,4 +1,4 @@
-"""How the noise measured at a full step is turned into what a reuse step subtracts."""
+"""How the error of a reuse step is corrected: by what was measured at a full step, or by a forecast."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .forecast import REUSE, Forecast, lagrange
+from .forecast import REUSE, Weights, lagrange
+from .noise_axis import log_snr
 from .outlook import Outlook
 from .spectrum import apply_response, band_responses, low_pass_response
 
@@ -17,13 +18,17 @@ Filter = Literal["off", "low-high", "low", "high"]
 # Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
 MAX_GAMMA_OVER_AGE_RATIO = 1.5
 
+# Flow models start at sigma 1, infinitely far from all other steps on the axis of log-SNR; so far (a sigma of
+# 0.999) the first step is still of use to the forecasts of the next ones.
+FORECAST_SMALLEST = 1e-3
+
 
 @dataclass(frozen=True)
 class Correction:
     """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
-    polynomial in sigma of this order (1, 2); no noise is measured, and filter has no effect. "per-band":
+    polynomial in log-SNR of this order (1, 2); no noise is measured, and filter has no effect. "per-band":
     age-aware, with a measured gamma for each frequency band.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
@@ -31,12 +36,12 @@ class Correction:
     multiplies gamma.
     """
 
-    mode: Mode = "age-aware"
+    mode: Mode = "forecast"
     filter: Filter = "off"
     switch_point: float = 0.5
     cutoff: float = 0.25
     strength: float = 1.0
-    order: int = 1
+    order: int = 2
 
     def __post_init__(self) -> None:
         ranges = {"switch_point": (0.0, 1.0), "cutoff": (0.01, 0.7), "strength": (0.0, 2.0)}
@@ -79,15 +84,22 @@ class Corrector:
     """Applies a correction in one sampling run. Keeps nothing but the filters' responses."""
 
     def __init__(
-        self, correction: Correction, sigmas: list[float], outlook: Outlook | None, switch_sigma: float
+        self,
+        correction: Correction,
+        sigmas: list[float],
+        outlook: Outlook | None,
+        switch_sigma: float,
+        prediction: str,
     ) -> None:
         """outlook: what a profile predicts for these sigmas, if there is one. switch_sigma: where the filter
-        pair changes over. Raises ValueError for a mode that needs a profile and has none."""
+        pair changes over. prediction: see noise_axis. Raises ValueError for a mode that needs a profile and
+        has none."""
         correction.check_has_what_it_needs(outlook is not None)
         self.correction = correction
         self._sigmas = sigmas
         self._outlook = outlook
         self._switch_sigma = switch_sigma
+        self._axis = log_snr(sigmas, prediction, FORECAST_SMALLEST).tolist()
         self._step_gamma = outlook.step_correlation() if outlook is not None else None
         self._responses: dict[tuple[int, int, torch.device], Tensor] = {}
         self._band_responses: dict[tuple[int, int, torch.device], Tensor] = {}
@@ -113,25 +125,19 @@ class Corrector:
         bands = measured.clip(0.0, most)
         return Gamma(limited, bool((bands != measured).any()), tuple(bands.tolist()))
 
-    def forecast(self, step: int, cached_steps: tuple[int, ...]) -> Forecast:
+    def weights(self, step: int, cached_steps: tuple[int, ...]) -> Weights:
         """How the caches of these full steps, newest first, are continued to this step: to the order that
-        their number allows, damped by what a profile says of the first order."""
-        known = self._falling(cached_steps)
-        if len(known) < 2 or known[0] <= self._sigmas[step]:
+        their number allows."""
+        if self.correction.generations == 1:
             return REUSE
-        gamma = self.gamma(step, *cached_steps[:2])
-        damping = gamma.value / self._age_ratio(step, *cached_steps[:2]) * self.correction.strength
-        weights = lagrange(self._sigmas[step], known, damping) if damping else REUSE.weights
-        return Forecast(weights, gamma.was_limited)
-
-    def _falling(self, cached_steps: tuple[int, ...]) -> list[float]:
-        """The sigmas of these steps, newest first, as far as they fell from step to step."""
         known: list[float] = []
-        for step in cached_steps:
-            if known and self._sigmas[step] <= known[-1]:
-                break
-            known.append(self._sigmas[step])
-        return known
+        for cached in cached_steps:
+            if known and self._axis[cached] >= known[-1]:
+                break  # a sampler that goes back
+            known.append(self._axis[cached])
+        if self._axis[step] <= known[0]:
+            return REUSE
+        return lagrange(self._axis[step], known, self.correction.strength)
 
     def apply(self, denoised: Tensor, noise: Tensor, gamma: Gamma, sigma: Tensor, step: int) -> Tensor:
         """Takes gamma times the noise out of a reuse evaluation's raw output (Eq. 7).

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .forecast import REUSE, Forecast
+from .forecast import REUSE, Weights, shares
 from .storage import Kept
 
 
@@ -56,27 +56,24 @@ class JoinedCaches(Sequence[Tensor]):
     """The caches of lanes that are evaluated together, as one forward replays them. Each tensor is joined,
     and fetched from where it is kept, when it is asked for; a forecast is made then too."""
 
-    def __init__(self, histories: Sequence[Sequence[Cache]], forecasts: Sequence[Forecast] = ()) -> None:
-        """histories: the caches of each lane, newest first. forecasts: of each lane, from as many of its
-        caches as there are weights; without them, the newest cache is replayed as it is."""
-        self._forecasts = tuple(forecasts) or (REUSE,) * len(histories)
-        self._histories = [
-            history[: len(forecast.weights)]
-            for history, forecast in zip(histories, self._forecasts, strict=True)
-        ]
+    def __init__(self, histories: Sequence[Sequence[Cache]], weights: Sequence[Weights] = ()) -> None:
+        """histories: the caches of each lane, newest first. weights: of each lane, for as many of its caches
+        as there are; without them, the newest cache is replayed as it is."""
+        self._weights = tuple(weights) or (REUSE,) * len(histories)
+        self._histories = [history[: len(own)] for history, own in zip(histories, self._weights, strict=True)]
 
     def __len__(self) -> int:
         return len(self._histories[0][0])
 
     def __getitem__(self, index: int) -> Tensor:
-        if len(set(self._forecasts)) == 1:
+        if len(set(self._weights)) == 1:
             generations = zip(*self._histories, strict=True)
             joined = [Rows.join([cache[index] for cache in caches]) for caches in generations]
-            return _weighted(joined, self._forecasts[0])
+            return _weighted(joined, self._weights[0])
         return torch.cat(
             [
-                _weighted([cache[index].view() for cache in history], forecast)
-                for history, forecast in zip(self._histories, self._forecasts, strict=True)
+                _weighted([cache[index].view() for cache in history], weights)
+                for history, weights in zip(self._histories, self._weights, strict=True)
             ]
         )
 
@@ -84,7 +81,7 @@ class JoinedCaches(Sequence[Tensor]):
         return (self[index] for index in range(len(self)))
 
 
-def _weighted(generations: Sequence[Tensor], forecast: Forecast) -> Tensor:
+def _weighted(generations: Sequence[Tensor], weights: Weights) -> Tensor:
     """The weighted sum of tensors of one shape, newest first; the very tensor if there is only one.
 
     Interpolating rounds once for each tensor, and small differences of large numbers least: the caches may be
@@ -92,7 +89,7 @@ def _weighted(generations: Sequence[Tensor], forecast: Forecast) -> Tensor:
     """
     *newer, total = generations
     own = None
-    for tensor, share in zip(reversed(newer), reversed(forecast.shares), strict=True):
+    for tensor, share in zip(reversed(newer), reversed(shares(weights)), strict=True):
         total = own = torch.lerp(tensor, total, share, out=own)
     return total
 

@@ -3,19 +3,20 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_SMALLEST = 1e-4  # sigma at which the axis is cut: 0 and, for flow models, 1 lie at infinity
+_SMALLEST = 1e-4
 
 
-def log_snr(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:
+def log_snr(sigmas: ArrayLike, prediction: str, smallest: float = _SMALLEST) -> NDArray[np.float64]:
     """Half the log signal-to-noise ratio, log(signal / noise), rising during sampling.
 
-    prediction: "flow" (x = (1 - sigma) x0 + sigma noise) or "other" (x = x0 + sigma noise).
+    prediction: "flow" (x = (1 - sigma) x0 + sigma noise) or "other" (x = x0 + sigma noise). smallest: sigma
+    at which the axis is cut, for 0 and, for flow models, 1 lie at infinity.
     """
     sigma = np.asarray(sigmas, dtype=np.float64)
     if prediction == "flow":
-        sigma = np.clip(sigma, _SMALLEST, 1 - _SMALLEST)
+        sigma = np.clip(sigma, smallest, 1 - smallest)
         return np.log((1 - sigma) / sigma)
-    return -np.log(np.maximum(sigma, _SMALLEST))
+    return -np.log(np.maximum(sigma, smallest))
 
 
 def positions(sigmas: ArrayLike, grid: ArrayLike, prediction: str) -> NDArray[np.float64]:

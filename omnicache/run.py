@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .correction import Corrector
-from .forecast import Forecast
+from .forecast import Weights
 from .lane import JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
 from .plan import Parts, Plan
 from .report import RunReport, StepKind
@@ -165,8 +165,8 @@ class CacheRun:
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
         return noise.nan_to_num_(0.0, 0.0, 0.0)
 
-    def _replay(self, call: Call, lanes: list[Lane], parts: Parts, forecasts: Sequence[Forecast]) -> Tensor:
-        cached = JoinedCaches([lane.caches for lane in lanes], forecasts)
+    def _replay(self, call: Call, lanes: list[Lane], parts: Parts, weights: Sequence[Weights]) -> Tensor:
+        cached = JoinedCaches([lane.caches for lane in lanes], weights)
         return self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
 
     def _missing(self, lanes: list[Lane], signature: Signature) -> str | None:
@@ -182,8 +182,8 @@ class CacheRun:
         return None
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
-        forecasts = self._forecasts(lanes)
-        denoised = self._replay(call, lanes, self._plan.at(self._step), forecasts)
+        weights = [self._corrector.weights(self._step, lane.steps) for lane in lanes]
+        denoised = self._replay(call, lanes, self._plan.at(self._step), weights)
         if not self._needs_noise:
             return denoised
         if len({(lane.step, lane.source_step) for lane in lanes}) == 1:
@@ -193,16 +193,6 @@ class CacheRun:
         return torch.cat(
             [self._corrected(part, lane.noise.view(), sigma, lane) for part, sigma, lane in parts]
         )
-
-    def _forecasts(self, lanes: list[Lane]) -> list[Forecast]:
-        """For each lane, how its caches are continued to this step; none if they are not."""
-        if self._generations == 1:
-            return []
-        made = {
-            steps: self._corrector.forecast(self._step, steps) for steps in {lane.steps for lane in lanes}
-        }
-        self._report.limited_gammas += sum(forecast.was_limited for forecast in made.values())
-        return [made[lane.steps] for lane in lanes]
 
     def _corrected(self, denoised: Tensor, noise: Tensor, sigma: Tensor, lane: Lane) -> Tensor:
         gamma = self._corrector.gamma(self._step, lane.step, lane.source_step)

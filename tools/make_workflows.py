@@ -56,7 +56,8 @@ def cached(model: str) -> Graph:
             cost="corrected error", max_consecutive=2, protect_first=2, protect_last=1, overrides="",
         ),
         "correction": node(
-            "NoiseCorrector", mode="age-aware", filter="off", switch_point=0.5, cutoff=0.25, strength=1.0
+            "NoiseCorrector", mode="forecast", filter="off", switch_point=0.5, cutoff=0.25, strength=1.0,
+            order=2,
         ),
         "patch": node(
             "OmniCacheModelPatch", model=["load", 0], schedule=["schedule", 0], correction=["correction", 0]

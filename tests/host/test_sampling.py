@@ -58,7 +58,7 @@ def test_an_exception_or_interrupt_leaves_nothing_behind(error):
 
     def make_run(executing, sigmas, blocks):
         schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
-        corrector = Corrector(Correction(), sigmas, None, 0.5)
+        corrector = Corrector(Correction(), sigmas, None, 0.5, "flow")
         run = CacheRun(schedule.plan_for(sigmas), corrector, StackTap(blocks))
         runs.append(weakref.ref(run))
         return run

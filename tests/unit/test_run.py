@@ -1,6 +1,8 @@
 """A model of two blocks whose arithmetic a reader can follow: each adds its weight times the time, head adds
 x."""
 
+import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,10 +26,10 @@ SIGMAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 
 
 class Model:
-    """hidden = x; two blocks each add sigma ** power; x0 = x - sigma * hidden."""
+    """hidden = x; two blocks each add what `adds` makes of sigma; x0 = x - sigma * hidden."""
 
-    def __init__(self, tap: StackTap, power: int = 1) -> None:
-        self.tap, self.power, self.blocks_run, self.heads_run = tap, power, 0, 0
+    def __init__(self, tap: StackTap, adds: Callable[[float], float]) -> None:
+        self.tap, self.adds, self.blocks_run, self.heads_run = tap, adds, 0, 0
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         hidden = x.flatten(2).transpose(1, 2)  # (rows, tokens, channels)
@@ -35,7 +37,7 @@ class Model:
 
             def block(args):
                 self.blocks_run += 1
-                return {"img": args["img"] + sigma**self.power}
+                return {"img": args["img"] + self.adds(sigma)}
 
             callback = self.tap.callbacks[place.key]
             hidden = callback({"img": hidden}, {"original_block": block})["img"]
@@ -43,11 +45,11 @@ class Model:
         return x - sigma * hidden.transpose(1, 2).reshape(x.shape)
 
 
-def run_of(mask: str, power: int = 1, **correction):
+def run_of(mask: str, adds: Callable[[float], float] = lambda sigma: sigma, **correction):
     tap = StackTap(Blocks(FAMILY, PLACES))
     plan = Plan.of([step == "r" for step in mask])
-    corrector = Corrector(Correction(**correction), SIGMAS, None, switch_sigma=0.5)
-    return CacheRun(plan, corrector, tap), Model(tap, power)
+    corrector = Corrector(Correction(**correction), SIGMAS, None, 0.5, "flow")
+    return CacheRun(plan, corrector, tap), Model(tap, adds)
 
 
 def evaluate(run, model, step: int, rows=("cond",), x=None) -> torch.Tensor:
@@ -66,7 +68,7 @@ def test_a_reused_step_adds_the_cached_residual():
 
 
 def test_the_corrected_step_is_exact_where_the_residual_changes_evenly():
-    run, model = run_of("FFr")
+    run, model = run_of("FFr", mode="age-aware")
     for step in (0, 1):
         evaluate(run, model, step)
         run.step_finished(step)
@@ -74,7 +76,7 @@ def test_the_corrected_step_is_exact_where_the_residual_changes_evenly():
 
 
 def test_and_so_is_a_second_one_in_a_row_whose_cache_is_twice_as_old():
-    run, model = run_of("FFrr")
+    run, model = run_of("FFrr", mode="age-aware")
     for step in (0, 1, 2):
         evaluate(run, model, step)
         run.step_finished(step)
@@ -90,12 +92,23 @@ def go_to(run, model, step: int, rows=("cond",), first: int = 0) -> torch.Tensor
     return evaluate(run, model, step, rows)
 
 
-@pytest.mark.parametrize(("power", "order", "mask"), [(1, 1, "FFrr"), (2, 2, "FFFrr"), (2, 2, "FFrFr")])
-def test_a_forecast_is_exact_for_a_residual_that_is_a_polynomial_of_its_order(power, order, mask):
-    run, model = run_of(mask, power, mode="forecast", order=order)
+def line(sigma: float) -> float:
+    """What the forecast takes as its axis."""
+    return math.log((1 - sigma) / sigma) if sigma < 1 else math.log(0.001 / 0.999)
+
+
+def parabola(sigma: float) -> float:
+    return line(sigma) ** 2
+
+
+@pytest.mark.parametrize(
+    ("adds", "order", "mask"), [(line, 1, "FFrr"), (parabola, 2, "FFFrr"), (parabola, 2, "FFrFr")]
+)
+def test_a_forecast_is_exact_for_a_residual_that_is_a_polynomial_of_its_order(adds, order, mask):
+    run, model = run_of(mask, adds, mode="forecast", order=order)
     step = len(mask) - 1
     sigma = SIGMAS[step]
-    exact = 3 - sigma * (3 + 2 * sigma**power)
+    exact = 3 - sigma * (3 + 2 * adds(sigma))
     assert go_to(run, model, step)[0, 0, 0, 0] == pytest.approx(exact)
     assert model.blocks_run == 2 * mask.count("F")
 
@@ -107,14 +120,14 @@ def test_a_forecast_runs_no_shadows():
 
 
 def test_a_forecast_of_order_2_is_of_order_1_until_there_are_three_full_steps():
-    run, model = run_of("FFr", power=2, mode="forecast", order=2)
-    line = 0.8**2 + (0.8**2 - 1.0**2)  # through the squares of 1.0 and 0.8, read at 0.6
-    assert go_to(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * line))
+    run, model = run_of("FFr", line, mode="forecast", order=2)
+    assert go_to(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * line(0.6)))
 
 
 def test_half_strength_forecasts_half_of_the_change():
-    run, model = run_of("FFr", mode="forecast", strength=0.5)
-    assert go_to(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * 0.7))
+    run, model = run_of("FFr", line, mode="forecast", strength=0.5)
+    half = (line(0.6) + line(0.8)) / 2
+    assert go_to(run, model, 2)[0, 0, 0, 0] == pytest.approx(3 - 0.6 * (3 + 2 * half))
 
 
 def test_a_row_with_one_cache_only_runs_full_and_is_reported():
@@ -140,17 +153,19 @@ def test_a_changed_shape_forgets_the_caches_of_the_old_one():
 
 
 def test_lanes_that_were_computed_at_other_steps_are_each_forecast_by_their_own():
-    run, model = run_of("FFrFr", power=2, mode="forecast", order=2)
+    run, model = run_of("FFrFr", parabola, mode="forecast", order=2)
     go_to(run, model, 1, ("old",))
     run.step_finished(1)
     # At step 2 the new row has no cache yet, so both run full: caches of 0, 1, 2, 3 and of 2, 3.
     both = go_to(run, model, 4, ("old", "new"), first=2)
-    line = 0.4**2 + (0.4**2 - 0.6**2)
-    assert both[:, 0, 0, 0].tolist() == pytest.approx([3 - 0.2 * (3 + 2 * r) for r in (0.2**2, line)])
+    slope = (parabola(0.4) - parabola(0.6)) / (line(0.4) - line(0.6))
+    of_new = parabola(0.4) + slope * (line(0.2) - line(0.4))
+    expected = [3 - 0.2 * (3 + 2 * residual) for residual in (parabola(0.2), of_new)]
+    assert both[:, 0, 0, 0].tolist() == pytest.approx(expected)
 
 
 def test_a_forecast_writes_into_no_cache():
-    run, model = run_of("FFFr", power=2, mode="forecast", order=2)
+    run, model = run_of("FFFr", mode="forecast", order=2)
     go_to(run, model, 2)
     run.step_finished(2)
     (lane,) = run._lanes.values()
@@ -196,7 +211,7 @@ def test_a_refused_call_passes_untouched():
 
 
 def test_a_noise_that_is_not_finite_is_left_out():
-    run, model = run_of("FFr")
+    run, model = run_of("FFr", mode="age-aware")
     evaluate(run, model, 0)
     run.step_finished(0)
     lane = next(iter(run._lanes.values()))

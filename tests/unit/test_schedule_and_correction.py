@@ -13,7 +13,7 @@ SIGMAS = np.linspace(1, 0, 11)
 
 def corrector(mode: str, with_profile: bool, sigmas=SIGMAS, **options) -> Corrector:
     outlook = Outlook(linear_profile(), sigmas) if with_profile else None
-    return Corrector(Correction(mode, **options), list(sigmas), outlook, switch_sigma=0.5)
+    return Corrector(Correction(mode, **options), list(sigmas), outlook, 0.5, "flow")
 
 
 @pytest.mark.parametrize("with_profile", [True, False])
@@ -38,7 +38,7 @@ def test_the_papers_gamma_is_a_product_over_the_steps_since_the_cache():
 def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
     profile = linear_profile()
     wild = Outlook(profile.__class__(**{**profile.__dict__, "cross": profile.cross * 5}), SIGMAS)
-    gamma = Corrector(Correction(), list(SIGMAS), wild, 0.5).gamma(5, 4, 3)
+    gamma = Corrector(Correction("age-aware"), list(SIGMAS), wild, 0.5, "flow").gamma(5, 4, 3)
     assert gamma.value == pytest.approx(1.5) and gamma.was_limited
 
 
@@ -53,23 +53,17 @@ def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
         (5, (4,), (1,)),
     ],
 )
-def test_a_forecast_weighs_the_last_full_steps_by_lagrange(step, cached, weights):
-    forecast = corrector("forecast", False, order=2).forecast(step, cached)
-    assert forecast.weights == pytest.approx(weights)
-
-
-def test_a_forecast_is_damped_as_the_profile_says():
-    profile = linear_profile()
-    halved = Outlook(profile.__class__(**{**profile.__dict__, "cross": profile.cross / 2}), SIGMAS)
-    damped = Corrector(Correction("forecast"), list(SIGMAS), halved, 0.5).forecast(5, (4, 3))
-    assert damped.weights == pytest.approx((1.5, -0.5)) and not damped.was_limited
+def test_a_forecast_weighs_the_last_full_steps_by_lagrange_in_log_snr(step, cached, weights):
+    halving = [2.0**-number for number in range(7)]  # log-SNR of such a model rises evenly
+    forecasts = Corrector(Correction("forecast", order=2), halving, None, 0.5, "other")
+    assert forecasts.weights(step, cached) == pytest.approx(weights)
 
 
 def test_a_forecast_uses_steps_only_as_far_as_their_sigmas_fall():
-    sigmas = [1.0, 0.8, 0.8, 0.6, 0.4, 0.6]
-    forecasts = Corrector(Correction("forecast", order=2), sigmas, None, 0.5)
-    assert forecasts.forecast(4, (3, 2, 1)).weights == pytest.approx((2, -1))
-    assert forecasts.forecast(5, (4, 3)).weights == (1,)
+    sigmas = [1.0, 0.8, 0.8, 0.4, 0.2, 0.4]
+    forecasts = Corrector(Correction("forecast", order=2), sigmas, None, 0.5, "other")
+    assert forecasts.weights(4, (3, 2, 1)) == pytest.approx((2, -1))
+    assert forecasts.weights(5, (4, 3)) == (1,)
 
 
 def test_mode_paper_without_a_profile_is_refused():
@@ -107,19 +101,19 @@ def two_bands(high: float) -> Outlook:
 
 
 def test_per_band_gammas_are_drawn_towards_the_common_one():
-    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(0.25), 0.5).gamma(5, 4, 3)
+    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(0.25), 0.5, "flow").gamma(5, 4, 3)
     # Two trajectories say 1 and 1/4, the common gamma of both bands is 5/8 and counts as a third trajectory.
     assert gamma.bands == pytest.approx(((2 + 0.625) / 3, 0.625, 0.625, 0.625, (0.5 + 0.625) / 3))
     assert not gamma.was_limited
 
 
 def test_per_band_gammas_are_limited_each_and_said():
-    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(9.0), 0.5).gamma(6, 5, 3)
+    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(9.0), 0.5, "flow").gamma(6, 5, 3)
     assert gamma.bands[-1] == pytest.approx(0.75) and gamma.was_limited  # 1.5 age ratios of 1/2
 
 
 def test_per_band_takes_out_each_band_by_its_gamma():
-    fixed = Corrector(Correction("per-band", strength=0.5), list(SIGMAS), two_bands(0.25), 0.5)
+    fixed = Corrector(Correction("per-band", strength=0.5), list(SIGMAS), two_bands(0.25), 0.5, "flow")
     rows = torch.arange(16).view(1, 1, 16, 1).expand(1, 1, 16, 16)
     checks = (-1.0) ** (rows + rows.transpose(2, 3))  # the highest frequency there is
     noise, one = 2.0 + checks, torch.ones(1, 1, 1, 1)
@@ -154,6 +148,20 @@ def test_error_avoids_old_caches():
     plan = Schedule(Budget("reuse ratio", 0.4), "error", profile=linear_profile()).plan_for(SIGMAS)
     text = "".join("r" if reused else "F" for reused in plan.reused)
     assert "rr" not in text and text.count("r") == 4
+
+
+def test_fidelity_counts_steps_as_the_calibration_had_them_whatever_their_length():
+    profile = linear_profile()
+    noise = profile.noise * np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.5, 1])[:, None, None]
+    sigmas = np.append(np.linspace(1, 0.9, 9), 0.6)  # step 8 is 0.3 long, those before it 0.0125
+    quiet = profile.__class__(
+        **{**profile.__dict__, "noise": noise, "cross": 0 * profile.cross, "sigmas": sigmas}
+    )
+    plans = {
+        cost: Schedule(Budget("reuse ratio", 0.1), cost, profile=quiet).plan_for(quiet.schedule).reused
+        for cost in ("corrected error", "fidelity")
+    }
+    assert plans["fidelity"].index(True) == 8 and plans["corrected error"].index(True) != 8
 
 
 def test_even_spreads_and_needs_no_profile():
