@@ -150,7 +150,7 @@ class CalibrationRun:
             started = time.perf_counter()
             shadow = self.tap.replay(
                 call.reuse_forward(self.tap),
-                JoinedCaches([[source.cache] for source in sources]),
+                JoinedCaches([source.cache for source in sources]),
                 writes_between=call.writes_between,
             )
             _wait_for(shadow)

@@ -24,8 +24,6 @@ def lagrange(where: float, known: Sequence[float], strength: float = 1.0) -> Wei
     return tuple(weights)
 
 
-def shares(weights: Weights) -> tuple[float, ...]:
-    """For each past full step but the oldest, the share of all older ones in the mean of it and them: the
-    weighted sum is then a chain of interpolations, each one pass over the tensor, from the oldest on."""
-    older = [sum(weights[number:]) for number in range(len(weights))]
-    return tuple(rest / whole for whole, rest in zip(older, older[1:], strict=False))
+def shares_of_older(weights: Weights) -> tuple[float, ...]:
+    """For each past full step but the oldest, what all older ones together are multiplied by."""
+    return tuple(sum(weights[number:]) for number in range(1, len(weights)))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .forecast import REUSE, Weights, shares
+from .forecast import REUSE, Weights, shares_of_older
 from .storage import Kept
 
 
@@ -56,42 +56,38 @@ class JoinedCaches(Sequence[Tensor]):
     """The caches of lanes that are evaluated together, as one forward replays them. Each tensor is joined,
     and fetched from where it is kept, when it is asked for; a forecast is made then too."""
 
-    def __init__(self, histories: Sequence[Sequence[Cache]], weights: Sequence[Weights] = ()) -> None:
-        """histories: the caches of each lane, newest first. weights: of each lane, for as many of its caches
-        as there are; without them, the newest cache is replayed as it is."""
-        self._weights = tuple(weights) or (REUSE,) * len(histories)
-        self._histories = [history[: len(own)] for history, own in zip(histories, self._weights, strict=True)]
+    def __init__(
+        self,
+        caches: Sequence[Cache],
+        changes: Sequence[Sequence[Cache]] = (),
+        weights: Sequence[Weights] = (),
+    ) -> None:
+        """caches: of each lane the newest. changes: of each lane, by how much each cache differs from the one
+        before it, newest first. weights: of each lane, of its newest cache and the older ones; without them,
+        the newest cache is replayed as it is."""
+        self._caches = caches
+        self._changes = tuple(changes)
+        self._weights = tuple(weights) or (REUSE,) * len(caches)
 
     def __len__(self) -> int:
-        return len(self._histories[0][0])
+        return len(self._caches[0])
 
     def __getitem__(self, index: int) -> Tensor:
         if len(set(self._weights)) == 1:
-            generations = zip(*self._histories, strict=True)
-            joined = [Rows.join([cache[index] for cache in caches]) for caches in generations]
-            return _weighted(joined, self._weights[0])
-        return torch.cat(
-            [
-                _weighted([cache[index].view() for cache in history], weights)
-                for history, weights in zip(self._histories, self._weights, strict=True)
-            ]
-        )
+            return self._continued(range(len(self._caches)), index)
+        return torch.cat([self._continued((lane,), index) for lane in range(len(self._caches))])
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
-
-def _weighted(generations: Sequence[Tensor], weights: Weights) -> Tensor:
-    """The weighted sum of tensors of one shape, newest first; the very tensor if there is only one.
-
-    Interpolating rounds once for each tensor, and small differences of large numbers least: the caches may be
-    in bf16.
-    """
-    *newer, total = generations
-    own = None
-    for tensor, share in zip(reversed(newer), reversed(shares(weights)), strict=True):
-        total = own = torch.lerp(tensor, total, share, out=own)
-    return total
+    def _continued(self, lanes: Sequence[int], index: int) -> Tensor:
+        """One tensor of lanes of the same weights. An older cache is the newest less the changes since, and
+        the weights add up to 1."""
+        total, own = Rows.join([self._caches[lane][index] for lane in lanes]), None
+        for number, share in enumerate(shares_of_older(self._weights[lanes[0]])):
+            change = Rows.join([self._changes[lane][number][index] for lane in lanes])
+            total = own = torch.sub(total, change, alpha=share, out=own)
+        return total
 
 
 def split_captured(captured: Sequence[Kept], lanes: int) -> list[Cache]:
@@ -112,64 +108,52 @@ class Signature(NamedTuple):
         return cls((x.shape[0] // lanes, *x.shape[1:]), x.dtype, x.device)
 
 
-class Past(NamedTuple):
-    """What a full evaluation left, and the step it was at."""
-
-    step: int
-    cache: Cache
-
-
 class Lane:
-    """The caches of one lane, from its last full evaluations, and the noise measured at the last.
+    """The cache of one lane, from its last full evaluation, and the noise measured there.
 
-    history: newest first, at most as many as the run asks for. noise: q in raw output, measured at the last
-    full step with the cache of source_step; None if it was not measured.
+    steps: the full steps that the cache and those before it are from, newest first. changes: by how much each
+    of these caches differs from the one before it. noise: q in raw output, measured at the last full step
+    with the cache of source_step; None if it was not measured.
     """
 
     def __init__(self) -> None:
         self.signature: Signature | None = None
-        self.history: tuple[Past, ...] = ()
+        self.cache: Cache | None = None
+        self.steps: tuple[int, ...] = ()
+        self.changes: tuple[Cache, ...] = ()
         self.noise: Rows | None = None
         self.source_step = -1
 
     @property
     def step(self) -> int:
-        """The full step the newest cache is from; -1 if there is none."""
-        return self.history[0].step if self.history else -1
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """The full steps the caches are from, newest first."""
-        return tuple(past.step for past in self.history)
-
-    @property
-    def caches(self) -> list[Cache]:
-        """Newest first."""
-        return [past.cache for past in self.history]
+        """The full step the cache is from; -1 if there is none."""
+        return self.steps[0] if self.steps else -1
 
     def has_cache(self, signature: Signature) -> bool:
-        return bool(self.history) and self.signature == signature
+        return self.cache is not None and self.signature == signature
+
+    def goes_on_with(self, signature: Signature, captured: Sequence[Kept], step: int) -> bool:
+        """Whether what was captured at this step can be compared with the cache tensor by tensor: text may be
+        padded otherwise where other rows are evaluated with it, and a sampler may go back."""
+        if not self.has_cache(signature) or step <= self.step:
+            return False
+        return [kept.data.shape[1:] for kept in captured] == [part.kept.data.shape[1:] for part in self.cache]
 
     def refresh(
-        self, signature: Signature, cache: Cache, step: int, noise: Rows | None, generations: int = 1
+        self, signature: Signature, cache: Cache, change: Cache | None, step: int, noise: Rows | None
     ) -> None:
-        """Takes what a full evaluation at this step gave. generations: how many caches are kept with it."""
+        """Takes what a full evaluation at this step gave. change: from the last cache, where caches before it
+        are kept."""
         self.source_step = self.step if noise is not None else -1
-        fits = self.signature == signature and self.history and _alike(cache, self.history[0].cache)
-        earlier = self.history if fits else ()
-        # A step that is evaluated anew (a sampler may go back) replaces what it left.
-        earlier = tuple(past for past in earlier if past.step < step)
-        self.history = (Past(step, cache), *earlier[: generations - 1])
-        self.signature, self.noise = signature, noise
+        self.steps = (step, *self.steps) if change is not None else (step,)
+        self.changes = (change, *self.changes) if change is not None else ()
+        self.signature, self.cache, self.noise = signature, cache, noise
+
+    def forget_older(self, generations: int) -> None:
+        """Keeps so many caches at most."""
+        self.steps, self.changes = self.steps[:generations], self.changes[: generations - 1]
 
     def kept(self) -> list[Kept]:
         """What it keeps; lanes evaluated together share these."""
-        rows = [part for past in self.history for part in past.cache]
+        rows = [part for cache in (self.cache or (), *self.changes) for part in cache]
         return [part.kept for part in (*rows, *([self.noise] if self.noise is not None else []))]
-
-
-def _alike(cache: Cache, other: Cache) -> bool:
-    """Whether two caches can be added tensor by tensor: text may be padded otherwise where other rows are
-    evaluated with it."""
-    shape, other_shape = ([part.kept.data.shape[1:] for part in each] for each in (cache, other))
-    return shape == other_shape

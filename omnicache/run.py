@@ -15,11 +15,11 @@ from torch import Tensor
 
 from .correction import Corrector
 from .forecast import Weights
-from .lane import JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
+from .lane import Cache, JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
 from .plan import Parts, Plan
 from .report import RunReport, StepKind
 from .storage import Kept, Storage
-from .tap import BlockTap, Forward
+from .tap import BlockTap, Captured, Forward
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,30 @@ class CacheRun:
             return denoised
         noise = self._measure_noise(call, lanes, signature, denoised)
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
+        changes = self._changes(lanes, signature, captured)
         caches = split_captured(captured, len(lanes))
-        for lane, cache, noise_part in zip(lanes, caches, noises, strict=True):
-            lane.refresh(signature, cache, self._step, noise_part, self._generations)
+        for lane, cache, change, noise_part in zip(lanes, caches, changes, noises, strict=True):
+            lane.refresh(signature, cache, change, self._step, noise_part)
+            lane.forget_older(self._generations)
         return denoised
+
+    def _changes(self, lanes: list[Lane], signature: Signature, captured: Captured) -> list[Cache | None]:
+        """For each lane, by how much what was captured differs from its cache; None where nothing is made of
+        it."""
+        goes_on = [lane.goes_on_with(signature, captured, self._step) for lane in lanes]
+        if self._generations == 1 or not any(goes_on):
+            return [None] * len(lanes)
+        # Lanes without a cache are compared with what they have just captured, and forget it again.
+        caches = split_captured(captured, len(lanes))
+        before = JoinedCaches(
+            [lane.cache if known else own for lane, known, own in zip(lanes, goes_on, caches, strict=True)]
+        )
+        changes = [
+            self._storage.keep_change(torch.sub(kept.whole(), old))
+            for kept, old in zip(captured, before, strict=True)
+        ]
+        made = split_captured(changes, len(lanes))
+        return [change if known else None for change, known in zip(made, goes_on, strict=True)]
 
     def _measure_noise(
         self, call: Call, lanes: list[Lane], signature: Signature, denoised: Tensor
@@ -166,18 +186,19 @@ class CacheRun:
         return noise.nan_to_num_(0.0, 0.0, 0.0)
 
     def _replay(self, call: Call, lanes: list[Lane], parts: Parts, weights: Sequence[Weights]) -> Tensor:
-        cached = JoinedCaches([lane.caches for lane in lanes], weights)
+        caches, changes = [lane.cache for lane in lanes], [lane.changes for lane in lanes]
+        cached = JoinedCaches(caches, changes, weights)
         return self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
 
     def _missing(self, lanes: list[Lane], signature: Signature) -> str | None:
         """Why these lanes cannot reuse now, or None."""
-        if not all(lane.history for lane in lanes):
+        if any(lane.cache is None for lane in lanes):
             return "a conditioning came in without a cache"
         if not all(lane.has_cache(signature) for lane in lanes):
             return "the latent's shape, type or device changed"
         if self._needs_noise and any(lane.noise is None for lane in lanes):
             return "no noise was measured yet"
-        if self._generations > 1 and any(len(lane.history) < 2 for lane in lanes):
+        if self._generations > 1 and any(len(lane.steps) < 2 for lane in lanes):
             return "there was one cache only, and a forecast needs two"
         return None
 

@@ -11,6 +11,7 @@ CacheDevice = Literal["model", "cpu"]
 
 _FP8 = torch.float8_e4m3fn
 _FP8_LARGEST = torch.finfo(_FP8).max
+_DEVICES_WITH_FP8 = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,23 @@ class Storage:
 
     def keep(self, tensor: Tensor) -> Kept:
         """Stores (rows, ...) a tensor that nobody will write into."""
+        return self._kept(tensor, self._dtype_for(tensor))
+
+    def keep_change(self, tensor: Tensor) -> Kept:
+        """Stores the difference of two such tensors in half of their width. It is small beside them, and so
+        is what rounding adds to a forecast."""
+        if self._dtype_for(tensor) == torch.float32:
+            return self._kept(tensor, torch.bfloat16)
+        return self._kept(tensor, _FP8 if tensor.device.type in _DEVICES_WITH_FP8 else tensor.dtype)
+
+    def _dtype_for(self, tensor: Tensor) -> torch.dtype:
+        return {"compute": tensor.dtype, "bf16": torch.bfloat16, "fp8": _FP8}[self.dtype]
+
+    def _kept(self, tensor: Tensor, dtype: torch.dtype) -> Kept:
         data, scale = tensor, None
-        if self.dtype == "bf16":
-            data = tensor.to(torch.bfloat16)
-        elif self.dtype == "fp8":
+        if dtype != _FP8:
+            data = tensor.to(dtype)
+        else:
             largest = tensor.abs().amax(dim=-1, keepdim=True).float()
             # A token of zeros would divide by zero; any scale serves it.
             scale = (largest / _FP8_LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)

@@ -18,7 +18,7 @@ class ReplayEachStep(CacheRun):
         full, captured = self.tap.capture(call.forward, Kept.as_is, late)
         (cache,) = split_captured(captured, 1)
         again = self.tap.replay(
-            call.reuse_forward(self.tap), JoinedCaches([[cache]]), writes_between=call.writes_between
+            call.reuse_forward(self.tap), JoinedCaches([cache]), writes_between=call.writes_between
         )
         self.errors.append(((again - full).norm() / full.norm()).item())
         return full

@@ -34,3 +34,14 @@ def test_fp8_holds_tokens_of_any_size_and_of_zeros():
 def test_fp8_gives_bf16_back_to_a_bf16_model():
     tensor = torch.randn(1, 2, 8, dtype=torch.bfloat16)
     assert Storage("fp8").keep(tensor).whole().dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("compute", "dtype", "bytes_of_number"),
+    [(torch.float32, "compute", 2), (torch.bfloat16, "compute", 1), (torch.float32, "bf16", 1)],
+)
+def test_changes_are_kept_in_half_the_width(compute, dtype, bytes_of_number):
+    change = (torch.rand(1, 2, 64) + 1.0).to(compute)
+    kept = Storage(dtype).keep_change(change)
+    assert kept.data.element_size() == bytes_of_number
+    assert ((kept.whole() - change) / change).abs().max() <= 2.0**-4
