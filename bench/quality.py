@@ -169,7 +169,11 @@ def run(wanted: Sequence[Task], minutes: float) -> None:
     load_pack()
     from quality_arms import Bench
 
-    bench, progress, failed = Bench(), Progress(missing, minutes), 0
+    started, bench = time.monotonic(), Bench()
+    for model in sorted({task.model for task in missing}):
+        bench.prepare(model)
+    # What prepares the models says nothing of how long the arms take.
+    progress, failed = Progress(missing, minutes - (time.monotonic() - started) / 60), 0
     for task in missing:
         if not progress.allows(task):
             print(f"stopped: the next arm would not be finished within {minutes:g} minutes")

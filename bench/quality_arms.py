@@ -61,6 +61,11 @@ class Bench:
         self._flops: dict[tuple, float] = {}
         self._evaluations: dict[tuple, int] = {}
 
+    def prepare(self, kind: str) -> None:
+        """Trains the judge if there is none, and loads the model."""
+        judge_of(kind)
+        demo_model(kind, False)
+
     def measure(self, task: Task) -> dict:
         """A row: counts, times and, for each sample, distances to the uncached result."""
         torch.manual_seed(task.seed)
