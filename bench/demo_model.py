@@ -60,7 +60,23 @@ class DemoModel:
         with torch.inference_mode():
             return comfy.sample.sample(
                 model, noise, steps, cfg, sampler, "simple", positive, negative, empty, seed=seed,
-                disable_pbar=True, callback=callback,
+                callback=callback, disable_pbar=True,
+            )  # fmt: skip
+
+    def continued(
+        self, model, sampler: str, sigmas: np.ndarray, state: torch.Tensor, prompts: Sequence[str],
+        cfg: float = 2.5,
+    ) -> torch.Tensor:  # fmt: skip
+        """What sampling gives from a state on. state: as a sampler's callback shows it, at the first of the
+        sigmas."""
+        empty = torch.zeros(len(prompts), *demo_nodes.LATENT_SHAPE[self.kind])
+        positive, negative = self._conditioning(prompts), self._conditioning([""])
+        # The models are flow models: from an empty latent, sampling starts with sigma times the noise.
+        noise = state.cpu() / float(sigmas[0])
+        with torch.inference_mode():
+            return comfy.sample.sample_custom(
+                model, noise, cfg, comfy.samplers.sampler_object(sampler), torch.from_numpy(sigmas),
+                positive, negative, empty, disable_pbar=True,
             )  # fmt: skip
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

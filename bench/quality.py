@@ -34,7 +34,8 @@ SEEDS = (1, 2, 3)
 SAMPLES = 64
 METHODS = (
     "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "lemica", "magcache", "fora",
-    "delta-dit", "deepcache", "t-gate", "omnicache-branch", "uncached-bf16", "lazycache", "easycache",
+    "lemica-local", "delta-dit", "deepcache", "t-gate", "omnicache-branch", "uncached-bf16", "lazycache",
+    "easycache",
 )  # fmt: skip
 WITHOUT_BUDGET = ("uncached", "uncached-bf16")
 IN_BF16 = ("uncached-bf16", "lazycache", "easycache")
@@ -161,6 +162,16 @@ def run(wanted: Sequence[Task], minutes: float) -> None:
     done = {row["key"] for row in read_rows()}
     missing = [task for task in wanted if task.key not in done]
     print(f"{len(wanted)} arms, {len(wanted) - len(missing)} of them done", flush=True)
+    import lemica_errors
+
+    unmeasured = [
+        task
+        for task in missing
+        if task.method == "lemica" and not lemica_errors.is_complete(task.model, task.steps)
+    ]
+    if unmeasured:
+        print(f"{len(unmeasured)} arms of lemica are left out: run bench/lemica_errors.py first", flush=True)
+        missing = [task for task in missing if task not in unmeasured]
     if not missing:
         return
     from in_process import load_host, load_pack

@@ -16,13 +16,14 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from torch.utils.flop_counter import FlopCounterMode
 
 import judge
+import lemica_errors
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import family_of, places_of
-from comfyui_omnicache.omnicache.plan import Budget, Constraints
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, Layout, Plan
 from comfyui_omnicache.omnicache.profile import Profile
-from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling
+from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling, minimax_path
 from comfyui_omnicache.omnicache.schedule import Cost, Schedule
 from data import random_words
 from demo_model import DemoModel
@@ -97,6 +98,8 @@ class Bench:
             return Arm(demo.model, task.full_steps)
         if task.method in HOST_CACHES:
             return self._host_cache(task, demo)
+        if task.method == "lemica":
+            return lemica(task, demo)
         if task.method in RIVALS:
             return rival(task, demo)
         return ours(task, demo)
@@ -227,10 +230,33 @@ def rival(task: Task, demo: DemoModel) -> Arm:
     return Arm(model, task.steps, setting)
 
 
+@dataclass(frozen=True)
+class MeasuredLemica(GivenSchedule):
+    """LeMiCa by errors measured as its paper does, in the place of the profile's."""
+
+    errors: np.ndarray | None = None
+
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+        full = minimax_path(self.errors, self.full_steps, lemica_errors.LONGEST)
+        return Plan.of([step not in full for step in range(len(sigmas) - 1)])
+
+
+def lemica(task: Task, demo: DemoModel) -> Arm:
+    schedule = MeasuredLemica(
+        "lemica-local", full_steps=task.full_steps, profile=profile_of(task.model),
+        errors=lemica_errors.table(task.model, task.steps),
+    )  # fmt: skip
+    return Arm(OmniCacheModelPatch.execute(demo.model, schedule).args[0], task.steps)
+
+
 def prompts_of(task: Task) -> list[str]:
     """Drawn as the training's were; the same for each arm of a seed."""
-    rng = np.random.default_rng((77, task.seed))
-    words = [random_words(task.model, rng) for _ in range(task.samples)]
+    return drawn_prompts(task.model, task.seed, task.samples)
+
+
+def drawn_prompts(kind: str, seed: int, count: int) -> list[str]:
+    rng = np.random.default_rng((77, seed))
+    words = [random_words(kind, rng) for _ in range(count)]
     return [" ".join((*each[:-1], "on", each[-1])) for each in words]
 
 

@@ -21,8 +21,8 @@ class RivalSchedule(io.ComfyNode):
                 ProfileSocket.Input(
                     "profile",
                     optional=True,
-                    tooltip="From Trajectory Calibrator; magcache and lemica are measured by it. Goes before "
-                    "saved_profile.",
+                    tooltip="From Trajectory Calibrator; magcache and lemica-local are measured by it. Goes "
+                    "before saved_profile.",
                 ),
                 io.Combo.Input(
                     "saved_profile",
@@ -37,8 +37,8 @@ class RivalSchedule(io.ComfyNode):
                     default="fora",
                     tooltip="Even: evenly spread full steps. FORA, Delta-DiT, T-GATE, DeepCache: a cadence "
                     "for all blocks, a span of them, attention, or all but the outer blocks; these need "
-                    "granularity branch on OmniCache Model Patch. MagCache, LeMiCa: chosen from measured "
-                    "magnitudes or errors; these need a profile.",
+                    "granularity branch on OmniCache Model Patch. MagCache, LeMiCa-local: chosen from "
+                    "measured magnitudes or errors; these need a profile.",
                 ),
                 io.Float.Input(
                     "knob",
@@ -49,7 +49,8 @@ class RivalSchedule(io.ComfyNode):
                     round=0.001,
                     tooltip="The method's own setting; -1 takes the published one. FORA, Delta-DiT, "
                     "DeepCache: every how many steps one is full (3, 2, 3). MagCache: longest run of reused "
-                    "steps (2). T-GATE: the gate as a share of the steps (0.6). Even, LeMiCa: share of full "
+                    "steps (2). T-GATE: the gate as a share of the steps (0.6). Even, LeMiCa-local: share of "
+                    "full "
                     "steps (0.5).",
                 ),
                 io.Int.Input(

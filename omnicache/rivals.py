@@ -158,14 +158,15 @@ def magnitude_ratios(outlook: Outlook, profile: Profile) -> Floats:
     return np.exp(np.diff(logs, prepend=logs[0]))
 
 
-def lemica(sampling: Sampling, share: float) -> Plan:
+def lemica_local(sampling: Sampling, share: float) -> Plan:
     """LeMiCa (arXiv 2511.00090; github.com/UnicomAI/LeMiCa): of all ways to place so many full steps, at most
     7 apart, the one whose largest error of a run of reused steps is least, then whose second largest is, and
     so on. Published: lists of 26 and 15 of 50 steps for Flux, which this rule made from measured errors.
 
     The source measures a run's error at the end of sampling, by sampling once for each possible run. Here it
     is the profile's error of each reused step times its length in sigma, summed over the run; caches older
-    than calibrated ones are taken to grow worse in proportion to their distance in sigma.
+    than calibrated ones are taken to grow worse in proportion to their distance in sigma. How errors grow
+    until the end is missing, and with it the source's many full steps early: hence "local".
     """
     full = max(round(share * sampling.steps), math.ceil((sampling.steps - 1) / _LEMICA_SPAN) + 1)
     errors = _run_errors(sampling)
@@ -263,7 +264,7 @@ RIVALS: dict[str, Rival] = {
     "t-gate": Rival(t_gate, _GATE, needs_branches=True),
     "deepcache": Rival(deepcache, _interval(3.0), needs_branches=True),
     "magcache": Rival(magcache, _IN_A_ROW, needs_profile=True),
-    "lemica": Rival(lemica, _share(0.5), needs_profile=True),
+    "lemica-local": Rival(lemica_local, _share(0.5), needs_profile=True),
 }
 
 

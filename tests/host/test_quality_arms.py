@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import lemica_errors
 import quality_arms
 from quality import Task
 from quality_arms import Bench, demo_model, prompts_of
@@ -55,3 +56,20 @@ def test_lazycaches_threshold_meets_the_budget_by_the_blocks_that_ran(bench):
     assert 0 < arm.setting < 3
     # Not under the budget's 7 of 10 steps where it was sought; other samples may differ by a step.
     assert 12 <= counts.full < 20
+
+
+def test_lemica_is_measured_by_the_end_of_sampling_from_each_state_on(tmp_path, monkeypatch):
+    """Nothing reused from a state on gives the uncached end; a longer run of reused steps errs more."""
+    demo, prompts, states = demo_model("image", False), ["fox on blue"], []
+    plain = demo.latents(
+        demo.model, "euler", 10, prompts, callback=lambda step, x0, x, total: states.append(x.clone())
+    )
+    again = demo.continued(demo.model, "euler", demo.sigmas(10)[4:], states[4], prompts)
+    assert np.allclose(again, plain, atol=1e-4)
+
+    monkeypatch.setattr(lemica_errors, "FOLDER", tmp_path)
+    monkeypatch.setattr(lemica_errors, "LONGEST", 3)
+    lemica_errors.measure_with(demo, 10, 1)
+    assert lemica_errors.is_complete("image", 10)
+    errors = lemica_errors.table("image", 10)
+    assert all(errors[i, i + 3] > errors[i, i + 2] > errors[i, i + 1] == 0 for i in range(7))

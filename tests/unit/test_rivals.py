@@ -135,14 +135,14 @@ def test_the_minimax_path_is_the_best_of_all_paths(seed):
 
 def test_lemica_meets_its_budget_and_both_ends_are_full():
     """Noise grows with age and all steps are equal, so no run is longer than it must be."""
-    steps = plan("lemica", profile=linear_profile(50))
+    steps = plan("lemica-local", profile=linear_profile(50))
     assert len(full(steps)) == 25 and full(steps)[0] == 0 and full(steps)[-1] == 49
     assert max(np.diff(full(steps))) == 3  # 25 reused steps in 24 gaps: one gap holds two
 
 
 def test_lemica_weighs_caches_older_than_the_calibrated_ones_by_their_distance():
     """Of 50 steps 8 are full, 7 apart, which is all that is possible: the profile knows ages up to 3."""
-    assert full(plan("lemica", knob=0.1, profile=linear_profile(50))) == list(range(0, 50, 7))
+    assert full(plan("lemica-local", knob=0.1, profile=linear_profile(50))) == list(range(0, 50, 7))
 
 
 def test_even_spreads_exactly_as_many_as_asked():
@@ -178,7 +178,7 @@ def test_work_counts_branches():
     [
         ({"method": "pab"}, "method: 'pab' is unknown; there are even, fora"),
         ({"method": "fora", "knob": 0.5}, "knob: 0.5 is out of range; the interval of fora"),
-        ({"method": "lemica"}, "profile: none is connected"),
+        ({"method": "lemica-local"}, "profile: none is connected"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(settings, words):

@@ -1,0 +1,126 @@
+"""Measures what LeMiCa chooses its plan by, as its paper does (arXiv 2511.00090, Eq. 4): for each run of
+reused steps, how far the end of sampling moves if nothing else is reused. bench/quality.py needs it for its
+arm "lemica".
+
+    .host/venv/bin/python bench/lemica_errors.py --model image --steps 50
+
+One line for each run of steps goes to .host/quality/lemica_<model>_<steps>.jsonl; stop and start again as you
+like. Measured with euler, whose runs can be started anywhere; other samplers go through the same sigmas.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
+
+FOLDER = ROOT / ".host" / "quality"
+LONGEST = 7  # distance between two full steps, as in the published lists
+SEED = 900_000  # of no arm of the bench
+
+
+def edges(steps: int) -> list[tuple[int, int]]:
+    """All runs of reused steps, as the full steps around them. Neighbours have none between them."""
+    return [(i, j) for i in range(steps) for j in range(i + 2, min(i + LONGEST, steps - 1) + 1)]
+
+
+def path_of(model: str, steps: int) -> Path:
+    return FOLDER / f"lemica_{model}_{steps}.jsonl"
+
+
+def read(model: str, steps: int) -> dict[tuple[int, int], float]:
+    path = path_of(model, steps)
+    if not path.exists():
+        return {}
+    rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
+    return {(row["from"], row["to"]): row["error"] for row in rows}
+
+
+def is_complete(model: str, steps: int) -> bool:
+    return set(edges(steps)) <= set(read(model, steps))
+
+
+def table(model: str, steps: int) -> np.ndarray:
+    """(steps, steps) measured errors, for omnicache.rivals.minimax_path."""
+    errors = np.zeros((steps, steps))
+    for (i, j), error in read(model, steps).items():
+        errors[i, j] = error
+    return errors
+
+
+def measure(model: str, steps: int, samples: int) -> None:
+    from in_process import load_host, load_pack
+
+    load_host()
+    load_pack()
+    from demo_model import DemoModel
+
+    measure_with(DemoModel(model), steps, samples)
+
+
+def measure_with(demo, steps: int, samples: int) -> None:
+    """demo: a DemoModel."""
+    from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+    from quality_arms import drawn_prompts
+
+    model, prompts, states = demo.kind, drawn_prompts(demo.kind, SEED, samples), []
+    plain = demo.latents(
+        demo.model, "euler", steps, prompts, seed=SEED,
+        callback=lambda step, denoised, x, total: states.append(x.clone()),
+    )  # fmt: skip
+    done = read(model, steps)
+    missing = [edge for edge in edges(steps) if edge not in done]
+    started, work = time.monotonic(), 0
+    left = sum(steps - i for i, _ in missing)
+    for number, (i, j) in enumerate(missing, start=1):
+        patch = OmniCacheModelPatch.execute(demo.model, segment(steps - i, j - i)).args[0]
+        end = demo.continued(patch, "euler", demo.sigmas(steps)[i:], states[i], prompts)
+        error = float((end - plain).abs().mean())
+        with path_of(model, steps).open("a") as file:
+            file.write(json.dumps({"from": i, "to": j, "error": error}) + "\n")
+        work, left = work + steps - i, left - (steps - i)
+        minutes = (time.monotonic() - started) / work * left / 60
+        print(f"{model}, {steps} steps: {number}/{len(missing)}, about {minutes:.0f} min left", flush=True)
+
+
+def segment(steps: int, next_full: int):
+    """A schedule that is full but between the first step and the next full one."""
+    from comfyui_omnicache.omnicache.correction import Correction
+    from comfyui_omnicache.omnicache.plan import Layout, Plan
+
+    @dataclass(frozen=True)
+    class Segment:
+        profile: None = None
+        why_branches: str = ""
+        default_correction: Correction = Correction(mode="off")
+
+        def reuse_cost(self) -> float:
+            return 0.0
+
+        def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+            return Plan.of([0 < step < next_full for step in range(steps)])
+
+    return Segment()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", nargs="+", choices=("image", "video"), default=["image", "video"])
+    parser.add_argument("--steps", nargs="+", type=int, default=[50, 30, 20])
+    parser.add_argument("--samples", type=int, default=4, help="trajectories")
+    given = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for steps in given.steps:
+        for model in given.model:
+            if not is_complete(model, steps):
+                measure(model, steps, given.samples)
+
+
+if __name__ == "__main__":
+    main()
