@@ -50,8 +50,7 @@ class RivalSchedule(io.ComfyNode):
                     tooltip="The method's own setting; -1 takes the published one. FORA, Delta-DiT, "
                     "DeepCache: every how many steps one is full (3, 2, 3). MagCache: longest run of reused "
                     "steps (2). T-GATE: the gate as a share of the steps (0.6). Even, LeMiCa-local: share of "
-                    "full "
-                    "steps (0.5).",
+                    "full steps (0.5).",
                 ),
                 io.Int.Input(
                     "full_steps",
