@@ -50,7 +50,6 @@ SETTINGS = (
     Setting("res_multistep", 24, 0.5),
 )
 ARMS = (
-    Arm("forecast, order 2, cost fidelity", "forecast", 2, cost="fidelity"),
     Arm("forecast, order 2", "forecast", 2),
     Arm("forecast, order 1", "forecast", 1),
     Arm("age-aware", "age-aware"),

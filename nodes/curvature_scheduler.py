@@ -50,12 +50,11 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "cost",
-                    options=["corrected error", "error", "curvature", "even", "fidelity"],
+                    options=["corrected error", "error", "curvature", "even"],
                     default="corrected error",
                     tooltip="By what the reused steps are chosen. Corrected error: measured error of reuse "
-                    "that the correction cannot predict. Fidelity: the same, times how much it grows until "
-                    "the end. Error: measured error. Curvature: turning angle of the trajectory, as in the "
-                    "paper. Even: spread evenly; needs no profile.",
+                    "that the correction cannot predict. Error: measured error. Curvature: turning angle "
+                    "of the trajectory, as in the paper. Even: spread evenly; needs no profile.",
                 ),
                 io.Int.Input(
                     "max_consecutive",

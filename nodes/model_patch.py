@@ -1,5 +1,7 @@
 """Node: puts a schedule and a correction on a model."""
 
+from dataclasses import replace
+
 import numpy as np
 from comfy_api.latest import io
 
@@ -113,6 +115,10 @@ class OmniCacheModelPatch(io.ComfyNode):
             plan = schedule.plan_for(np.array(sigmas), layout)
             if not any(plan.reused) and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
+            tell_size = blocks.on_size
+            # Older caches are kept as changes, in half the width.
+            of_newest = (correction.generations + 1) / 2
+            blocks = replace(blocks, on_size=lambda size: tell_size(round(size * of_newest)))
             return CacheRun(
                 plan,
                 Corrector(correction, sigmas, outlook, float(switch), prediction_of(executing_model)),

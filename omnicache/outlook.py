@@ -40,12 +40,6 @@ class Outlook:
         inside = (self._sigmas[:-1] <= own[0] * 1.001) & (self._sigmas[:-1] >= own[-2] * 0.999)
         return float(inside.mean())
 
-    def calibrated_steps(self) -> Floats:
-        """(steps,) how many steps of the calibration each step is long; outside of these, as many as on the
-        average."""
-        steps = np.diff(self._position)
-        return np.where(steps > 0, steps, steps.mean())
-
     def turning(self) -> Floats:
         """(steps,) expected turning angle at the state each step leaves, radians."""
         return self._per_step(self._profile.turning_mean())

@@ -12,7 +12,7 @@ from .outlook import Outlook
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
 from .profile import Profile
 
-Cost = Literal["corrected error", "error", "curvature", "even", "fidelity"]
+Cost = Literal["corrected error", "error", "curvature", "even"]
 
 # A reuse evaluation still embeds its input and runs the final layer; used where no calibration has timed it.
 TYPICAL_REUSE_COST = 0.02
@@ -55,7 +55,7 @@ class Schedule:
 
     cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
     reuse times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict.
-    "fidelity": the same, times how an error there grows until the end. "even": reused steps spread evenly.
+    "even": reused steps spread evenly.
 
     parts: what of the model the reused steps reuse; other than everything needs the granularity of branches.
     """
@@ -107,15 +107,12 @@ class Schedule:
         if self.cost == "curvature":
             turning = outlook.turning()
             return lambda step, cached_step, source_step: float(turning[step])
-        # Measured on flow models (docs/experiments.md): errors grow until the end as one over the length in
-        # sigma of the steps that the model's own scheduler makes there, so length times growth is the number
-        # of these steps, of which the calibration is made.
-        lengths = outlook.calibrated_steps() if self.cost == "fidelity" else sigmas[:-1] - sigmas[1:]
-        return _error(outlook, lengths, corrected=self.cost != "error")
+        return _error(outlook, sigmas, corrected=self.cost == "corrected error")
 
 
-def _error(outlook: Outlook, lengths: np.ndarray, corrected: bool) -> StepCost:
-    """Expected displacement of the sample. lengths: of the steps."""
+def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
+    """Expected displacement of the sample, in units of the output's size times sigma."""
+    lengths = sigmas[:-1] - sigmas[1:]
 
     def cost(step: int, cached_step: int, source_step: int) -> float:
         noise = outlook.noise(step, cached_step)

@@ -126,8 +126,8 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
                     )
                     inputs[-1]["link"] = len(links)
                 continue
-            values.append(value)
             options = specification[1] if len(specification) > 1 else {}
+            values.append(part["inputs"].get(key, options.get("default")))
             if options.get("control_after_generate", key in ("seed", "noise_seed")):
                 values.append("fixed")
         title = {"title": TITLES[name]} if name in TITLES else {}

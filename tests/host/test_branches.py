@@ -162,11 +162,12 @@ def test_parts_need_the_granularity_of_branches():
 
 @pytest.mark.parametrize("family", ["sd3", "flux", "wan", "qwen-image", "mochi", "stable-audio"])
 @pytest.mark.parametrize("granularity", ["stack", "branch"])
-def test_the_memory_told_at_the_first_step_is_what_is_kept(family, granularity, monkeypatch):
+@pytest.mark.parametrize("mode", ["off", "forecast"])
+def test_the_memory_told_at_the_first_step_is_what_is_kept(family, mode, granularity, monkeypatch):
     told, reports = [], []
     monkeypatch.setattr(host, "_tell_size", told.append)
     monkeypatch.setattr(host, "_announce", reports.append)
-    sample(reusing(build(family), 0.5, granularity, mode="off"), family)
+    sample(reusing(build(family), 0.5, granularity, mode=mode), family)
     (size,) = told
     # Two rows: with and without the prompt.
     assert size * 2 == pytest.approx(reports[0].cache_bytes, rel=0.15)

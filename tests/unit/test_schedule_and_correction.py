@@ -150,20 +150,6 @@ def test_error_avoids_old_caches():
     assert "rr" not in text and text.count("r") == 4
 
 
-def test_fidelity_counts_steps_as_the_calibration_had_them_whatever_their_length():
-    profile = linear_profile()
-    noise = profile.noise * np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.5, 1])[:, None, None]
-    sigmas = np.append(np.linspace(1, 0.9, 9), 0.6)  # step 8 is 0.3 long, those before it 0.0125
-    quiet = profile.__class__(
-        **{**profile.__dict__, "noise": noise, "cross": 0 * profile.cross, "sigmas": sigmas}
-    )
-    plans = {
-        cost: Schedule(Budget("reuse ratio", 0.1), cost, profile=quiet).plan_for(quiet.schedule).reused
-        for cost in ("corrected error", "fidelity")
-    }
-    assert plans["fidelity"].index(True) == 8 and plans["corrected error"].index(True) != 8
-
-
 def test_even_spreads_and_needs_no_profile():
     plan = Schedule(Budget("reuse ratio", 0.5), "even").plan_for(np.linspace(1, 0, 51))
     text = "".join("r" if reused else "F" for reused in plan.reused)
