@@ -37,7 +37,7 @@ test-unit:  ## the engine, without the host
 
 test-host:  ## the pack in the host's own classes
 	@$(SETUP) --pytest
-	@$(PYTEST) tests/host
+	@$(PYTEST) -n 2 tests/host
 
 test-server:  ## workflows through the HTTP API
 	@$(SETUP) --pytest

@@ -11,7 +11,7 @@ PARTS = {
     "lint": [str(host_python()), "-m", "ruff", "check", "."],
     "format": [str(host_python()), "-m", "ruff", "format", "--check", "-q", "."],
     "unit": [*PYTEST, "tests/unit"],
-    "host": [*PYTEST, "tests/host"],
+    "host": [*PYTEST, "-n", "2", "tests/host"],
     "server": [*PYTEST, "tests/server"],
     "js": ["npx", "vitest", "run", "--dir", "tests/js"],
     "browser": [str(host_python()), "tests/browser/run.py"],

@@ -54,7 +54,13 @@ HOST_MODULES = {
     name: name for name in ("torch", "numpy", "scipy", "einops", "aiohttp", "safetensors", "psutil")
 }
 DEMO_MODULES = {"matplotlib": "matplotlib", "skimage": "scikit-image"}
-TEST_MODULES = {"pytest": "pytest", "pytest_timeout": "pytest-timeout", "ruff": "ruff"}
+TEST_MODULES = {
+    "pytest": "pytest",
+    "pytest_timeout": "pytest-timeout",
+    "xdist": "pytest-xdist",
+    "hypothesis": "hypothesis",
+    "ruff": "ruff",
+}
 
 
 def main() -> None:
