@@ -5,8 +5,9 @@ from comfy_api.latest import io
 from ..omnicache.plan import Budget, Constraints, Parts
 from ..omnicache.profile import Profile
 from ..omnicache.schedule import Schedule, parse_overrides
-from . import library, plot
-from .sockets import CATEGORY, ProfileSocket, ScheduleSocket
+from . import plot
+from .profile_inputs import chosen_profile, profile_inputs
+from .sockets import CATEGORY, ScheduleSocket
 
 
 class CurvatureScheduler(io.ComfyNode):
@@ -20,16 +21,7 @@ class CurvatureScheduler(io.ComfyNode):
             "choice is made over the whole trajectory before sampling starts, and anew for each sampler's "
             "own noise levels; the plot shows it for the settings of the calibration.",
             inputs=[
-                ProfileSocket.Input(
-                    "profile", optional=True, tooltip="From Trajectory Calibrator. Goes before saved_profile."
-                ),
-                io.Combo.Input(
-                    "saved_profile",
-                    options=library.names(),
-                    default=library.NONE,
-                    tooltip="A profile saved in models/omnicache, or one that came with the pack; used if "
-                    "nothing is connected to profile.",
-                ),
+                *profile_inputs(),
                 io.Combo.Input(
                     "budget_kind",
                     options=["reuse ratio", "speed-up", "full steps"],
@@ -121,8 +113,7 @@ class CurvatureScheduler(io.ComfyNode):
         profile: Profile | None = None,
         parts="all",
     ) -> io.NodeOutput:
-        if profile is None and saved_profile != library.NONE:
-            profile = library.load(saved_profile)
+        profile = chosen_profile(profile, saved_profile)
         full, reuse = parse_overrides(overrides)
         constraints = Constraints(max_consecutive, protect_first, protect_last, full, reuse)
         schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile, Parts.parse(parts))

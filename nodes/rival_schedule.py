@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..omnicache.profile import Profile
 from ..omnicache.rivals import RIVALS, GivenSchedule
-from . import library
-from .sockets import CATEGORY, ProfileSocket, ScheduleSocket
+from .profile_inputs import chosen_profile, profile_inputs
+from .sockets import CATEGORY, ScheduleSocket
 
 
 class RivalSchedule(io.ComfyNode):
@@ -18,19 +18,7 @@ class RivalSchedule(io.ComfyNode):
             description="Reuses the steps and the parts of the model that another published method would, by "
             "its own rule. To compare with: for generating, Curvature Scheduler is the better choice.",
             inputs=[
-                ProfileSocket.Input(
-                    "profile",
-                    optional=True,
-                    tooltip="From Trajectory Calibrator; magcache and lemica-local are measured by it. Goes "
-                    "before saved_profile.",
-                ),
-                io.Combo.Input(
-                    "saved_profile",
-                    options=library.names(),
-                    default=library.NONE,
-                    tooltip="A profile saved in models/omnicache, or one that came with the pack; used if "
-                    "nothing is connected to profile.",
-                ),
+                *profile_inputs(" Magcache and lemica-local are measured by it."),
                 io.Combo.Input(
                     "method",
                     options=list(RIVALS),
@@ -76,6 +64,5 @@ class RivalSchedule(io.ComfyNode):
     def execute(
         cls, saved_profile, method, knob, full_steps, profile: Profile | None = None
     ) -> io.NodeOutput:
-        if profile is None and saved_profile != library.NONE:
-            profile = library.load(saved_profile)
+        profile = chosen_profile(profile, saved_profile)
         return io.NodeOutput(GivenSchedule(method, None if knob == -1 else knob, full_steps or None, profile))
