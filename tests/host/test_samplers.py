@@ -43,7 +43,7 @@ def test_reuse_keeps_the_picture(demo, sampler):
     elif not amplifies(sampler) and not draws_noise(sampler):
         assert row.corrected > row.uncorrected
     elif not amplifies(sampler):
-        assert row.corrected > 20.0  # the picture of the seed; what is gained depends on the profile
+        assert row.corrected > 18.0  # the picture of the seed; what is gained depends on the profile
 
 
 # Evaluations of each row in a step: docs/samplers.md lists how many a run of 24 steps makes.
