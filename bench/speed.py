@@ -2,7 +2,7 @@
 within one interleaved run. Writes bench/out/speed.json and docs/speed.md.
 
     .host/venv/bin/python bench/speed.py           a Wan of 24 blocks at this machine's size
-    .host/venv/bin/python bench/speed.py --real    Wan 14B in bf16 (needs a GPU)
+    .host/venv/bin/python bench/speed.py --real    Flux 12B and Wan 14B in bf16 (needs a GPU)
 """
 
 import argparse
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +42,37 @@ import tiny_models  # noqa: E402
 from comfyui_omnicache.nodes import host  # noqa: E402
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch  # noqa: E402
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator  # noqa: E402
+from comfyui_omnicache.omnicache.families import family_of  # noqa: E402
 from comfyui_omnicache.omnicache.plan import Budget  # noqa: E402
 from comfyui_omnicache.omnicache.schedule import Schedule  # noqa: E402
 from comfyui_omnicache.omnicache.tap import StackTap  # noqa: E402
 from tiny_models import conditioning  # noqa: E402
 
 STEPS, ROUNDS = 20, 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """A random model: its family in tiny_models, and what its configuration has instead."""
+
+    name: str
+    family: str
+    latent: tuple[int, ...]
+    dtype: torch.dtype
+    config: dict[str, object]
+
+
+HERE = (
+    Size("Wan, 24 blocks, width 256, 1024 tokens, fp32", "wan", (16, 4, 32, 32), torch.float32,
+         dict(dim=256, ffn_dim=1024, num_heads=2, num_layers=24)),
+)  # fmt: skip
+REAL = (
+    Size("Flux 12B, 1024 x 1024, bf16", "flux", (16, 128, 128), torch.bfloat16,
+         dict(hidden_size=3072, num_heads=24, mlp_ratio=4.0, depth=19, depth_single_blocks=38,
+              axes_dim=[16, 56, 56])),
+    Size("Wan 14B, 33 frames of 480 x 832, bf16", "wan", (16, 9, 60, 104), torch.bfloat16,
+         dict(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)),
+)  # fmt: skip
 OUT = ROOT / "bench" / "out" / "speed.json"
 
 reports: list = []
@@ -176,8 +203,13 @@ def _memory(model, patch) -> dict[str, float]:
     reports.clear()
     sample(patch)
     hidden: list[int] = []
-    block = next(iter(model.model.diffusion_model.blocks), None)
-    hook = block.register_forward_hook(lambda module, args, out: hidden.append(out.nbytes))
+    lists = family_of(model.model.diffusion_model).lists
+    block = next(iter(attrgetter(lists[0].attribute)(model.model.diffusion_model)))
+
+    def note_size(module, args, out) -> None:
+        hidden.append((out[0] if isinstance(out, tuple) else out).nbytes)
+
+    hook = block.register_forward_hook(note_size)
     sample(model, 3)
     hook.remove()
     return {
@@ -263,22 +295,17 @@ def document(result: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--real", action="store_true", help="Wan 14B in bf16, on a GPU")
+    parser.add_argument("--real", action="store_true", help="Flux 12B and Wan 14B in bf16, on a GPU")
     options = parser.parse_args()
     if options.real and not torch.cuda.is_available():
         sys.exit("--real needs a GPU, and torch sees none here. Run it without --real.")
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     machine += "" if torch.cuda.is_available() else f", {torch.get_num_threads()} threads"
     models = []
-    if options.real:
-        wan = dict(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
-        models.append(
-            {"name": "Wan 14B, bf16", **compare(model_of("wan", (16, 9, 60, 104), torch.bfloat16, **wan))}
-        )
-    else:
-        wan = dict(dim=256, ffn_dim=1024, num_heads=2, num_layers=24)
-        model = model_of("wan", (16, 4, 32, 32), torch.float32, **wan)
-        models.append({"name": "Wan, 24 blocks, width 256, 1024 tokens, fp32", **compare(model)})
+    for size in REAL if options.real else HERE:
+        model = model_of(size.family, size.latent, size.dtype, **size.config)
+        models.append({"name": size.name, **compare(model)})
+        del model
     result = {
         "machine": machine, "torch": torch.__version__, "import_s": import_seconds(), "models": models,
         "growth": [] if options.real else growth(),
