@@ -34,7 +34,7 @@ export function startBrowser() {
  * @param {import("playwright-core").Browser} browser
  * @param {{ vueNodes: boolean, palette?: "dark" | "light", width?: number, height?: number }} options
  */
-export async function openClient(browser, { vueNodes, palette = "dark", width = 1280, height = 900 }) {
+export async function openClient(browser, { vueNodes, palette = "dark", width = 1280, height = 1100 }) {
   const page = await browser.newPage({ viewport: { width, height } });
   const settings = {
     "Comfy.TutorialCompleted": true, // else a template opens over the test's graph
