@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..omnicache.branch_tap import BranchTap, current_tap
+from ..omnicache.branch_tap import current_tap
 from ..omnicache.families import BlockList, Branch, Family, modules_of
 from ..omnicache.tap import outside_compiled_graphs
 
@@ -41,12 +41,13 @@ def bridge(model, family: Family, with_branches: bool) -> None:
         _patch_list(model, side.attribute, partial(_bridged_side, attribute=side.attribute))
 
 
-def skip_unneeded_attention(options: dict[str, Any], tap: BranchTap) -> None:
-    """Has the host ask the tap before it computes attention in these transformer_options."""
+def skip_unneeded_attention(options: dict[str, Any]) -> None:
+    """Has the host ask the tap of the block in which it is about to compute attention, if it is in one."""
     others = options.get("optimized_attention_override")
 
     def attention(function: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if tap.skips_attention():
+        tap = current_tap()
+        if tap is not None and tap.skips_attention():
             return _no_attention(*args, **kwargs)
         return others(function, *args, **kwargs) if others is not None else function(*args, **kwargs)
 

@@ -128,7 +128,7 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
     run = make_run(model, sigmas, blocks)
     replacements.update(run.tap.callbacks)
     if isinstance(run.tap, BranchTap):
-        skip_unneeded_attention(transformer_options, run.tap)
+        skip_unneeded_attention(transformer_options)
     add = partial(
         comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
     )

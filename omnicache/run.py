@@ -147,21 +147,22 @@ class CacheRun:
             return denoised
         noise = self._measure_noise(call, lanes, signature, denoised)
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
-        changes = self._changes(lanes, signature, captured)
         caches = split_captured(captured, len(lanes))
+        changes = self._changes(lanes, signature, captured, caches)
         for lane, cache, change, noise_part in zip(lanes, caches, changes, noises, strict=True):
             lane.refresh(signature, cache, change, self._step, noise_part)
             lane.forget_older(self._generations)
         return denoised
 
-    def _changes(self, lanes: list[Lane], signature: Signature, captured: Captured) -> list[Cache | None]:
+    def _changes(
+        self, lanes: list[Lane], signature: Signature, captured: Captured, caches: list[Cache]
+    ) -> list[Cache | None]:
         """For each lane, by how much what was captured differs from its cache; None where nothing is made of
         it."""
         goes_on = [lane.goes_on_with(signature, captured, self._step) for lane in lanes]
         if self._generations == 1 or not any(goes_on):
             return [None] * len(lanes)
         # Lanes without a cache are compared with what they have just captured, and forget it again.
-        caches = split_captured(captured, len(lanes))
         before = JoinedCaches(
             [lane.cache if known else own for lane, known, own in zip(lanes, goes_on, caches, strict=True)]
         )
