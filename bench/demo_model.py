@@ -17,18 +17,25 @@ from omnicache_demo import nodes as demo_nodes  # noqa: E402
 from omnicache_demo.codec import Codec  # noqa: E402
 
 PROMPT = {"image": "car on yellow", "video": "fox spinning on blue"}
+CFG = {"image": 2.5, "video": 2.5, "image_fewstep": 1.0}
+
+
+def kind_of(name: str) -> str:
+    """What a demo model makes: "image" or "video"."""
+    return name.split("_")[0]
 
 
 class DemoModel:
-    """model: the host's ModelPatcher of a demo model. kind: "image" or "video"."""
+    """model: the host's ModelPatcher of a demo model: image, video or image_fewstep. kind: what it makes.
+    cfg: what it is sampled with."""
 
-    def __init__(self, kind: str, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, name: str, dtype: torch.dtype | None = None) -> None:
         """dtype: in which the model computes; None leaves it to the host."""
-        self.kind = kind
-        weights = ROOT / "demo" / "models" / "diffusion_models" / f"omnicache_demo_{kind}.safetensors"
+        self.name, self.kind, self.cfg = name, kind_of(name), CFG[name]
+        weights = ROOT / "demo" / "models" / "diffusion_models" / f"omnicache_demo_{name}.safetensors"
         options = {} if dtype is None else {"dtype": dtype}
         self.model = comfy.sd.load_diffusion_model(str(weights), model_options=options)
-        self.profile_path = ROOT / "schedules" / f"omnicache_demo_{kind}.json"
+        self.profile_path = ROOT / "schedules" / f"omnicache_demo_{name}.json"
         self._codec = Codec.load()
 
     def sigmas(self, steps: int) -> np.ndarray:
@@ -37,7 +44,7 @@ class DemoModel:
         return comfy.samplers.calculate_sigmas(sampling, "simple", steps).numpy()
 
     def sample(
-        self, model, sampler: str, steps: int, batch: int, cfg: float = 2.5, seed: int = 1
+        self, model, sampler: str, steps: int, batch: int, cfg: float | None = None, seed: int = 1
     ) -> torch.Tensor:
         """Pictures (count, height, width, 3) in 0..1; the frames of videos one after the other."""
         prompts = [PROMPT[self.kind]] * batch
@@ -49,7 +56,7 @@ class DemoModel:
         sampler: str,
         steps: int,
         prompts: Sequence[str],
-        cfg: float = 2.5,
+        cfg: float | None = None,
         seed: int = 1,
         callback: Callable | None = None,
     ) -> torch.Tensor:
@@ -59,13 +66,13 @@ class DemoModel:
         positive, negative = self._conditioning(prompts), self._conditioning([""])
         with torch.inference_mode():
             return comfy.sample.sample(
-                model, noise, steps, cfg, sampler, "simple", positive, negative, empty, seed=seed,
-                callback=callback, disable_pbar=True,
+                model, noise, steps, self.cfg if cfg is None else cfg, sampler, "simple", positive, negative,
+                empty, seed=seed, callback=callback, disable_pbar=True,
             )  # fmt: skip
 
     def continued(
         self, model, sampler: str, sigmas: np.ndarray, state: torch.Tensor, prompts: Sequence[str],
-        cfg: float = 2.5,
+        cfg: float | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """What sampling gives from a state on. state: as a sampler's callback shows it, at the first of the
         sigmas."""
@@ -75,8 +82,8 @@ class DemoModel:
         noise = state.cpu() / float(sigmas[0])
         with torch.inference_mode():
             return comfy.sample.sample_custom(
-                model, noise, cfg, comfy.samplers.sampler_object(sampler), torch.from_numpy(sigmas),
-                positive, negative, empty, disable_pbar=True,
+                model, noise, self.cfg if cfg is None else cfg, comfy.samplers.sampler_object(sampler),
+                torch.from_numpy(sigmas), positive, negative, empty, disable_pbar=True,
             )  # fmt: skip
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

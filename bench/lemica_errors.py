@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
 FOLDER = ROOT / ".host" / "quality"
+MODELS = ("image", "video", "image_fewstep")
 LONGEST = 7  # distance between two full steps, as in the published lists
 SEED = 900_000  # of no arm of the bench
 
@@ -69,7 +70,7 @@ def measure_with(demo, steps: int, samples: int) -> None:
     from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
     from quality_arms import drawn_prompts
 
-    model, prompts, states = demo.kind, drawn_prompts(demo.kind, SEED, samples), []
+    model, prompts, states = demo.name, drawn_prompts(demo.kind, SEED, samples), []
     plain = demo.latents(
         demo.model, "euler", steps, prompts, seed=SEED,
         callback=lambda step, denoised, x, total: states.append(x.clone()),
@@ -111,7 +112,7 @@ def segment(steps: int, next_full: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", nargs="+", choices=("image", "video"), default=["image", "video"])
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=["image", "video"])
     parser.add_argument("--steps", nargs="+", type=int, default=[50, 30, 20])
     parser.add_argument("--samples", type=int, default=4, help="trajectories")
     given = parser.parse_args()

@@ -14,7 +14,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -22,14 +22,32 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
 FOLDER = ROOT / ".host" / "quality"
-MODELS = ("image", "video")
 # In the order of their importance: a run that is stopped early has the first of them.
 SETTINGS = (
     ("euler", 50), ("dpmpp_2m", 50), ("euler", 30), ("euler", 20), ("res_multistep", 50), ("uni_pc", 50),
     ("heun", 50), ("dpmpp_2m", 30), ("dpmpp_2m", 20), ("res_multistep", 30), ("uni_pc", 30), ("heun", 30),
     ("res_multistep", 20), ("uni_pc", 20), ("heun", 20),
 )  # fmt: skip
-BUDGETS = (0.5, 0.6, 0.7)
+FEW_STEPS = (("euler", 16), ("euler", 12), ("euler", 8))
+# Share of the steps to reuse, by their number; few-step models have little to give away.
+BUDGETS = {16: (5 / 16,), 12: (3 / 12,), 8: (2 / 8,)}
+USUAL_BUDGETS = (0.5, 0.6, 0.7)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """cost: of one sample's step, as a multiple of the image model's. chunk: samples evaluated together."""
+
+    settings: tuple[tuple[str, int], ...]
+    cost: float
+    chunk: int
+
+
+MODELS = {
+    "image": Kind(SETTINGS, 1.0, 32),
+    "image_fewstep": Kind(FEW_STEPS, 0.5, 32),
+    "video": Kind(SETTINGS, 10.0, 8),
+}
 SEEDS = (1, 2, 3)
 SAMPLES = 22  # of each seed: 66 in all
 METHODS = (
@@ -39,14 +57,13 @@ METHODS = (
 )  # fmt: skip
 WITHOUT_BUDGET = ("uncached", "uncached-bf16")
 IN_BF16 = ("uncached-bf16", "lazycache", "easycache")
-# Samples evaluated together. A video has ten times the work of a picture.
-CHUNK = {"image": 32, "video": 8}
-COST = {"image": 1.0, "video": 10.0}
+PUBLISHED = 0.0  # in the place of a budget: the setting that the method's authors recommend
+WITH_PUBLISHED = ("magcache", "fora", "delta-dit", "deepcache", "t-gate", "lazycache", "easycache")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One arm with one seed. reuse: wanted share of the steps reused."""
+    """One arm with one seed. reuse: wanted share of the steps reused; of a rival, also PUBLISHED."""
 
     model: str
     sampler: str
@@ -74,24 +91,33 @@ class Task:
     def work(self) -> float:
         """Expected time, in units of one step of one picture."""
         evaluations = 2 if self.sampler == "heun" else 1
-        return COST[self.model] * self.samples * self.full_steps * evaluations
+        return MODELS[self.model].cost * self.samples * self.full_steps * evaluations
 
 
 def tasks(
-    models: Iterable[str], settings: Iterable[tuple[str, int]], methods: Sequence[str], samples: int,
-    seeds: Iterable[int] = SEEDS,
+    models: Iterable[str], samplers: Collection[str], steps: Collection[int], methods: Sequence[str],
+    samples: int, seeds: Iterable[int] = SEEDS,
 ) -> list[Task]:  # fmt: skip
     """All arms, the most important first: settings, then seeds, then models, then budgets."""
     wanted = set(methods)
     # Their references come before them; without these there is nothing to compare with.
     wanted |= {"uncached"} if wanted - set(IN_BF16) else set()
     wanted |= {"uncached-bf16"} if wanted & set(IN_BF16) else set()
+    settings = [each for each in (*FEW_STEPS, *SETTINGS) if each[0] in samplers and each[1] in steps]
     ordered = []
-    for (sampler, steps), seed, model in itertools.product(settings, seeds, models):
+    for setting, seed, model in itertools.product(settings, seeds, models):
+        if setting not in MODELS[model].settings:
+            continue
         for method in (method for method in METHODS if method in wanted):
-            budgets = (0.0,) if method in WITHOUT_BUDGET else BUDGETS
-            ordered += [Task(model, sampler, steps, reuse, method, seed, samples) for reuse in budgets]
+            budgets = _budgets(method, setting[1])
+            ordered += [Task(model, *setting, reuse, method, seed, samples) for reuse in budgets]
     return ordered
+
+
+def _budgets(method: str, steps: int) -> tuple[float, ...]:
+    if method in WITHOUT_BUDGET:
+        return (0.0,)
+    return (*BUDGETS.get(steps, USUAL_BUDGETS), *((PUBLISHED,) if method in WITH_PUBLISHED else ()))
 
 
 def read_rows() -> list[dict]:
@@ -145,7 +171,7 @@ class Progress:
                 if seconds > 5400
                 else f", about {seconds / 60:.0f} min left"
             )
-        budget = f" {task.reuse:.0%}" if task.reuse else ""
+        budget = f" {task.reuse:.0%}" if task.reuse else " published" if task.method in WITH_PUBLISHED else ""
         print(
             f"[{self._number}/{self._count}{left}] {task.model} {task.sampler} {task.steps} steps, seed "
             f"{task.seed}: {task.method}{budget}",
@@ -204,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    samplers, steps = (sorted({setting[i] for setting in SETTINGS}) for i in (0, 1))
+    samplers, steps = (sorted({setting[i] for setting in (*SETTINGS, *FEW_STEPS)}) for i in (0, 1))
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sampler", nargs="+", choices=samplers, default=samplers)
     parser.add_argument("--steps", nargs="+", type=int, choices=steps, default=steps)
@@ -220,8 +246,7 @@ def main() -> None:
     if given.redo:
         forget(given.redo)
     if not given.report:
-        settings = [each for each in SETTINGS if each[0] in given.sampler and each[1] in given.steps]
-        wanted = tasks(given.model, settings, given.methods, given.samples, given.seeds)
+        wanted = tasks(given.model, given.sampler, given.steps, given.methods, given.samples, given.seeds)
         try:
             run(wanted, given.minutes)
         except KeyboardInterrupt:

@@ -26,12 +26,12 @@ from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling, minimax_path
 from comfyui_omnicache.omnicache.schedule import Cost, Schedule
 from data import random_words
-from demo_model import DemoModel
+from demo_model import DemoModel, kind_of
 from measures import layer_distance, psnr, ssim
-from quality import CHUNK, FOLDER, IN_BF16, WITHOUT_BUDGET, Task
+from quality import FOLDER, IN_BF16, MODELS, PUBLISHED, WITHOUT_BUDGET, Task
 
 HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
-HIGHEST_THRESHOLD = 3.0  # what the host's nodes allow
+HOST_THRESHOLD, HIGHEST_THRESHOLD = 0.2, 3.0  # what the host's nodes suggest and allow
 DATA_BATCHES, FIRST_DATA_BATCH = 16, 20_000  # draws of the data that neither training nor its test have seen
 
 
@@ -62,10 +62,10 @@ class Bench:
         self._flops: dict[tuple, float] = {}
         self._evaluations: dict[tuple, int] = {}
 
-    def prepare(self, kind: str) -> None:
+    def prepare(self, name: str) -> None:
         """Trains the judge if there is none, and loads the model."""
-        judge_of(kind)
-        demo_model(kind, False)
+        judge_of(kind_of(name))
+        demo_model(name, False)
 
     def measure(self, task: Task) -> dict:
         """A row: counts, times and, for each sample, distances to the uncached result."""
@@ -78,10 +78,10 @@ class Bench:
         if task.method in WITHOUT_BUDGET:
             self._keep_reference(task, pictures)
         reference = self._reference_of(task)
-        result = per_sample(task.model, pictures, reference)
-        probabilities, features = self._judge(task, pictures)
+        result = per_sample(demo.kind, pictures, reference)
+        probabilities, features = judged(demo.kind, pictures)
         np.save(FOLDER / f"{task.key}.features.npy", features)
-        hits = probabilities.argmax(1) == np.array(classes_of(task.model, prompts))
+        hits = probabilities.argmax(1) == np.array(classes_of(demo.kind, prompts))
         return {
             "sampled_steps": arm.steps, "setting": arm.setting, "full": counts.full, "asked": counts.asked,
             "seconds": round(seconds, 4), "flops": self._flops_of(task, demo, arm), **result,
@@ -112,6 +112,8 @@ class Bench:
             node = HOST_CACHES[task.method]
             return Arm(node.execute(demo.model, threshold, 0.15, 0.95, False).args[0], task.steps, threshold)
 
+        if task.reuse == PUBLISHED:
+            return arm(HOST_THRESHOLD)
         key = (task.model, task.sampler, task.steps, task.method, task.reuse)
         if key not in self._settings:
             trial = Task(task.model, task.sampler, task.steps, task.reuse, task.method, 0, 4)
@@ -139,10 +141,10 @@ class Bench:
     def _sample(
         self, task: Task, demo: DemoModel, arm: Arm, prompts: list[str]
     ) -> tuple[np.ndarray, float, Counts]:
-        """Pictures (samples, frames, height, width, 3) in 0..1, the CPU seconds of sampling, and the counts of
-        the first chunk: they are all the same, but for the host's caches."""
+        """Pictures (samples, frames, height, width, 3) in 0..1, the CPU seconds of sampling, and the counts
+        of the first chunk: they are all the same, but for the host's caches."""
         pictures, seconds, first = [], 0.0, None
-        size = CHUNK[task.model]
+        size = MODELS[task.model].chunk
         for number in range(0, len(prompts), size):
             chunk = prompts[number : number + size]
             with counted(demo, arm, len(chunk), task.method in HOST_CACHES) as (model, counts):
@@ -176,26 +178,27 @@ class Bench:
             self._reference = key, np.load(path)
         return self._reference[1]
 
-    def _judge(self, task: Task, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class probabilities of each sample, mean over its frames, and features (samples, 128) of one frame
-        each."""
-        net = judge_of(task.model)
-        samples, frames = pictures.shape[:2]
-        with torch.no_grad():
-            features = net[:-1](as_input(pictures))
-            probabilities = net[-1](features).softmax(1).view(samples, frames, -1).mean(1)
-        features = features.view(samples, frames, -1)
-        return probabilities.numpy(), features[np.arange(samples), np.arange(samples) % frames].numpy()
+
+@torch.no_grad()
+def judged(kind: str, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities of each sample, mean over its frames, and features (samples, 128) of one frame
+    each."""
+    net = judge_of(kind)
+    samples, frames = pictures.shape[:2]
+    features = net[:-1](as_input(pictures))
+    probabilities = net[-1](features).softmax(1).view(samples, frames, -1).mean(1)
+    features = features.view(samples, frames, -1)
+    return probabilities.numpy(), features[np.arange(samples), np.arange(samples) % frames].numpy()
 
 
 @cache
-def demo_model(kind: str, in_bf16: bool) -> DemoModel:
-    return DemoModel(kind, torch.bfloat16 if in_bf16 else None)
+def demo_model(name: str, in_bf16: bool) -> DemoModel:
+    return DemoModel(name, torch.bfloat16 if in_bf16 else None)
 
 
 @cache
-def profile_of(kind: str) -> Profile:
-    path = demo_model(kind, False).profile_path
+def profile_of(name: str) -> Profile:
+    path = demo_model(name, False).profile_path
     return Profile.from_json(path.read_text(), path.name)
 
 
@@ -221,7 +224,8 @@ def ours(task: Task, demo: DemoModel) -> Arm:
 
 
 def rival(task: Task, demo: DemoModel) -> Arm:
-    schedule = GivenSchedule(task.method, full_steps=task.full_steps, profile=profile_of(task.model))
+    full_steps = None if task.reuse == PUBLISHED else task.full_steps
+    schedule = GivenSchedule(task.method, full_steps=full_steps, profile=profile_of(task.model))
     branches = "branch" if schedule.rival.needs_branches else "stack"
     model = OmniCacheModelPatch.execute(demo.model, schedule, granularity=branches).args[0]
     diffusion_model = demo.model.model.diffusion_model
@@ -251,7 +255,7 @@ def lemica(task: Task, demo: DemoModel) -> Arm:
 
 def prompts_of(task: Task) -> list[str]:
     """Drawn as the training's were; the same for each arm of a seed."""
-    return drawn_prompts(task.model, task.seed, task.samples)
+    return drawn_prompts(kind_of(task.model), task.seed, task.samples)
 
 
 def drawn_prompts(kind: str, seed: int, count: int) -> list[str]:

@@ -12,7 +12,7 @@ from measures import frechet, precision_recall
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, DOCS = ROOT / "bench" / "out", ROOT / "docs"
-MODELS = ("image", "video")
+MODELS = ("image", "video", "image_fewstep")
 # Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osv^D<>Pp*Xhd"
@@ -71,7 +71,7 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
 def _against_data(rows: Sequence[dict], folder: Path) -> dict[str, float | None]:
     """Over the samples of all seeds together; the spread is that over the seeds apart."""
     paths = [folder / f"{row['key']}.features.npy" for row in rows]
-    data = folder / f"data_{rows[0]['model']}.npy"
+    data = folder / f"data_{rows[0]['model'].split('_')[0]}.npy"
     if not data.exists() or not all(path.exists() for path in paths):
         return {"frechet": None, "frechet_sd": None, "precision": None, "recall": None}
     reference, features = np.load(data), [np.load(path) for path in paths]
@@ -89,9 +89,10 @@ def document(rows: Sequence[dict]) -> str:
     lines = [
         "# Quality",
         "",
-        "The pack, its rivals and fewer plain steps on the two demo models (an SD3 and a Wan 2.1 "
-        "architecture, cfg 2.5), in the same engine and the same run of the host. Made by "
-        "`.host/venv/bin/python bench/quality.py`, whose rows are in `bench/out/quality.json`.",
+        "The pack, its rivals and fewer plain steps on the demo models, in the same engine and the same run "
+        "of the host: image and video (an SD3 and a Wan 2.1 architecture, cfg 2.5), and a few-step student "
+        "of the image model (cfg 1, 16, 12 and 8 steps). Made by `make quality`, whose rows are in "
+        "`bench/out/quality.json`.",
         "",
         "- *PSNR*, *SSIM*, *distance*: to the uncached sample of the same noise, mean and (±) standard "
         "deviation over all samples and seeds. *distance* is perceptual, in the layers of a small classifier "
@@ -100,9 +101,11 @@ def document(rows: Sequence[dict]) -> str:
         "classifier, so they are no FID; few samples make the distance large for all rows alike. ± is over "
         "seeds. *accuracy*: share that the classifier takes for what was asked.",
         "- *budget*: share of the steps to be reused. Each rival's setting is the one whose plan has most "
-        "nearly as many full steps (js/docs/RivalSchedule.md). *evaluations*: with all blocks computed, of "
-        "those the sampler asked for. *FLOPs*: as a share of uncached; more than the evaluations say where a "
-        "method reuses only a part of the model. *fewer-steps* is the control.",
+        "nearly as many full steps (js/docs/RivalSchedule.md), or the *published* one. *evaluations*: with "
+        "all blocks computed, of those the sampler asked for. *FLOPs*: as a share of uncached; more than the "
+        "evaluations say where a method reuses only a part of the model. *speed-up*: of the CPU seconds of "
+        "one thread. "
+        "*fewer-steps* is the control.",
         "- Bold: the best PSNR of those whose FLOPs exceed what the budget leaves by no more than 5 % of "
         "uncached.",
         "- *easycache* and *lazycache* are the host's own nodes. They need bf16, and are compared with "
@@ -130,10 +133,10 @@ def document(rows: Sequence[dict]) -> str:
         cached = [row for row in group if row not in uncached]
         best: dict[float, float] = {}
         for row in cached:
-            if row["flops"] <= 1 - row["budget"] + 0.05:
+            if row["budget"] and row["flops"] <= 1 - row["budget"] + 0.05:
                 best[row["budget"]] = max(row["psnr"], best.get(row["budget"], 0.0))
         for row in (*uncached, *sorted(cached, key=lambda row: (row["budget"], -row["psnr"]))):
-            lines.append(_line(row, row["psnr"] == best.get(row["budget"])))
+            lines.append(_line(row, row["budget"] > 0 and row["psnr"] == best.get(row["budget"])))
         lines.append("")
     return "\n".join(lines)
 
@@ -145,6 +148,7 @@ def is_idle(row: dict) -> bool:
 
 def _line(row: dict, is_best: bool) -> str:
     is_reference = row["method"].startswith("uncached")
+    budget = f"{row['budget']:.0%}" if row["budget"] else "-" if is_reference else "published"
     name = row["method"] + (" (idle)" if is_idle(row) else "")
     quality = ["-", "-", "-"]
     if not is_reference:
@@ -162,7 +166,7 @@ def _line(row: dict, is_best: bool) -> str:
             f"{row['recall']:.3f}",
         ]
     cells = [
-        name, f"{row['budget']:.0%}" if row["budget"] else "-", f"{row['full']} / {row['asked']}",
+        name, budget, f"{row['full']} / {row['asked']}",
         f"{row['flops']:.0%}", f"{row['speedup']:.2f}x", *quality, *data, f"{row['accuracy']:.1%}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
@@ -186,7 +190,7 @@ def save_plot(model: str, rows: Sequence[dict]) -> None:
         key=lambda name: (not name.startswith("omnicache"), name),
     )
     for number, method in enumerate(methods):
-        points = [row for row in group if row["method"] == method and not is_idle(row)]
+        points = [row for row in group if row["method"] == method and row["budget"] and not is_idle(row)]
         points.sort(key=lambda row: row["flops"])
         work = [1 / row["flops"] for row in points]
         style = {

@@ -30,16 +30,25 @@ def uncached(seed=1, seconds=2.0):
 
 
 def test_references_come_first_and_important_settings_before_others():
-    order = tasks(("image", "video"), quality.SETTINGS, ("omnicache", "lazycache"), 64)
-    assert [(task.method, task.reuse) for task in order[:8]] == [
+    order = tasks(("image", "video"), ("euler", "heun"), (50, 30), ("omnicache", "lazycache"), 64)
+    assert [(task.method, task.reuse) for task in order[:9]] == [
         ("uncached", 0.0), ("omnicache", 0.5), ("omnicache", 0.6), ("omnicache", 0.7),
         ("uncached-bf16", 0.0), ("lazycache", 0.5), ("lazycache", 0.6), ("lazycache", 0.7),
+        ("lazycache", quality.PUBLISHED),
     ]  # fmt: skip
-    assert [(task.model, task.seed) for task in order[::8][:6]] == [
+    assert [(task.model, task.seed) for task in order[::9][:6]] == [
         ("image", 1), ("video", 1), ("image", 2), ("video", 2), ("image", 3), ("video", 3)
     ]  # fmt: skip
-    assert {(task.sampler, task.steps) for task in order[:48]} == {("euler", 50)}
+    assert {(task.sampler, task.steps) for task in order[:54]} == {("euler", 50)}
     assert len({task.key for task in order}) == len(order)
+
+
+def test_a_few_step_model_has_its_own_settings():
+    order = tasks(("image_fewstep", "image"), ("euler",), (16, 12, 8, 20), ("omnicache",), 22, seeds=(1,))
+    assert [(task.model, task.steps, task.full_steps) for task in order if task.method == "omnicache"] == [
+        ("image_fewstep", 16, 11), ("image_fewstep", 12, 9), ("image_fewstep", 8, 6),
+        ("image", 20, 10), ("image", 20, 8), ("image", 20, 6),
+    ]  # fmt: skip
 
 
 def test_a_task_knows_its_budget_and_its_reference():
@@ -60,7 +69,7 @@ def test_rows_survive_a_crash_in_the_middle_of_a_line(folder):
 
 def test_what_is_done_is_not_sampled_again(folder, capsys):
     """The host is not even loaded: the unit tests have none."""
-    wanted = tasks(("image",), (("euler", 20),), ("even",), 4, seeds=(1,))
+    wanted = tasks(("image",), ("euler",), (20,), ("even",), 4, seeds=(1,))
     for task in wanted:
         quality.append_row({"key": task.key})
     quality.run(wanted, 1.0)
