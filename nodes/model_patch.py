@@ -7,8 +7,10 @@ from comfy_api.latest import io
 
 from ..omnicache.branch_tap import BranchTap
 from ..omnicache.correction import Correction, Corrector
+from ..omnicache.drift import DriftGuard
 from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
+from ..omnicache.plan import EVERYTHING
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
@@ -67,6 +69,17 @@ class OmniCacheModelPatch(io.ComfyNode):
                     tooltip="Where the cache is kept. Model: on the model's device. CPU: in main memory, "
                     "which frees VRAM and costs a copy at each step; worth it with granularity branch.",
                 ),
+                io.Float.Input(
+                    "drift_limit",
+                    default=3.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="With a profile: if computed steps show that reuse disturbs this run more than "
+                    "so many times what was calibrated (another LoRA, size or kind of prompt), no two steps "
+                    "in a row are reused until that has passed, and the log says so. 0: not watched.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -87,6 +100,7 @@ class OmniCacheModelPatch(io.ComfyNode):
         granularity="stack",
         cache_dtype="compute",
         cache_device="model",
+        drift_limit=3.0,
     ) -> io.NodeOutput:
         with_branches = granularity == "branch"
         if schedule.why_branches and not with_branches:
@@ -115,6 +129,8 @@ class OmniCacheModelPatch(io.ComfyNode):
             plan = schedule.plan_for(np.array(sigmas), layout)
             if not any(plan.reused) and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
+            # What was calibrated is the noise of reusing everything.
+            is_watched = outlook is not None and drift_limit > 0 and plan.selections == {EVERYTHING}
             tell_size = blocks.on_size
             # Older caches are kept as changes, in half the width.
             of_newest = (correction.generations + 1) / 2
@@ -124,6 +140,7 @@ class OmniCacheModelPatch(io.ComfyNode):
                 Corrector(correction, sigmas, outlook, float(switch), prediction_of(executing_model)),
                 BranchTap(blocks, plan.selections) if with_branches else StackTap(blocks),
                 Storage(cache_dtype, cache_device),
+                DriftGuard(outlook, drift_limit) if is_watched else None,
             )
 
         sampler = profile.settings.sampler if profile is not None else None

@@ -12,13 +12,17 @@ StepKind = Literal["full", "reuse"]
 class RunReport:
     """Filled by the run, read after it. steps, planned_full: of the plan. An evaluation is one conditioning
     row at one step; limited_gammas counts the corrections whose calibrated gamma was out of range.
-    cache_bytes: of the tensors that were kept when the run ended."""
+    drift: how many times the calibrated noise was measured at most, None if it was not watched.
+    drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
+    kept when the run ended."""
 
     steps: int
     planned_full: int
     evaluations_full: int = 0
     evaluations_reused: int = 0
     limited_gammas: int = 0
+    drift: float | None = None
+    drifted_steps: int = 0
     cache_bytes: int = 0
     seconds: float = 0.0
     finished: bool = False
@@ -53,6 +57,11 @@ class RunReport:
         )
         remarks = [] if self.finished else ["stopped before the end"]
         remarks += [f"{reason} ({times}x)" for reason, times in self.notes.items()]
+        if self.drifted_steps:
+            remarks.append(
+                f"reuse disturbed this run up to {self.drift:.1f} times as much as the calibration, so "
+                f"{self.drifted_steps} steps more were computed: calibrate with this model, size and prompt"
+            )
         if self.limited_gammas:
             remarks.append(f"gamma was out of range and limited ({self.limited_gammas}x)")
         return "; ".join([line, *remarks])
@@ -70,6 +79,8 @@ class RunReport:
             ],
             "finished": self.finished,
             "limited_gammas": self.limited_gammas,
+            "drift": round(self.drift, 3) if self.drift is not None else None,
+            "drifted_steps": self.drifted_steps,
             "cache_bytes": self.cache_bytes,
             "notes": dict(self.notes),
         }

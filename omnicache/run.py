@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from .correction import Corrector
+from .drift import DriftGuard
 from .forecast import Weights
 from .lane import Cache, JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
-from .plan import Parts, Plan
+from .plan import NOTHING, Parts, Plan
 from .report import RunReport, StepKind
 from .storage import Kept, Storage
 from .tap import BlockTap, Captured, Forward
@@ -76,15 +77,22 @@ class CacheRun:
     """A sampling run with reuse, after a plan, corrected."""
 
     def __init__(
-        self, plan: Plan, corrector: Corrector, tap: BlockTap, storage: Storage | None = None
+        self,
+        plan: Plan,
+        corrector: Corrector,
+        tap: BlockTap,
+        storage: Storage | None = None,
+        guard: DriftGuard | None = None,
     ) -> None:
         self.tap = tap
         self._plan = plan
         self._corrector = corrector
         self._storage = storage or Storage()
+        self._guard = guard
         self._needs_noise = corrector.correction.needs_noise
         self._generations = corrector.correction.generations
         self._step = 0
+        self._parts = plan.at(0)  # what the current step reuses
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
         self._report = RunReport(steps=plan.steps, planned_full=plan.full)
@@ -99,7 +107,7 @@ class CacheRun:
         keys = self._stages.keys(call.rows)
         lanes = [self._lanes.setdefault(key, Lane()) for key in keys]
         signature = Signature.of(call.x, len(lanes))
-        if not self._plan.is_reused(self._step):
+        if self._parts == NOTHING:
             self._count(call, "full")
             return self._evaluate_fully(call, lanes, signature)
         missing = self._missing(lanes, signature)
@@ -115,7 +123,7 @@ class CacheRun:
         lanes = [self._lanes.get(self._stages.next_key(row)) for row in rows]
         return (
             self.tap.holds_additions
-            and self._plan.is_reused(self._step)
+            and self._parts != NOTHING
             and None not in lanes
             and self._missing(lanes, Signature.of(x, 1)) is None
         )
@@ -124,6 +132,7 @@ class CacheRun:
         """The sampler has evaluated step number `step` and goes on to the next."""
         now = time.perf_counter()
         self._report.add_step(step, self._step_kind, now - self._step_started)
+        self._parts = self._parts_after(step)
         self._step, self._step_started, self._step_kind = step + 1, now, "full"
         self._stages.next_step()
 
@@ -134,9 +143,20 @@ class CacheRun:
     def close(self) -> RunReport:
         """Frees every tensor and returns the report of the run."""
         kept = [kept for lane in self._lanes.values() for kept in lane.kept()]
+        if self._guard is not None:
+            self._report.drift = self._guard.largest_ratio
         self._report.cache_bytes = sum({id(each): each.nbytes for each in kept}.values())
         self._lanes.clear()
         return self._report
+
+    def _parts_after(self, step: int) -> Parts:
+        """What the step after this one reuses: as planned, but no two in a row while the guard sees more
+        noise than was calibrated."""
+        planned = self._plan.at(step + 1)
+        if self._guard is None or NOTHING in (planned, self._parts) or not self._guard.has_drifted():
+            return planned
+        self._report.drifted_steps += 1
+        return NOTHING
 
     def _evaluate_fully(self, call: Call, lanes: list[Lane], signature: Signature) -> Tensor:
         denoised, captured = self.tap.capture(
@@ -176,15 +196,22 @@ class CacheRun:
     def _measure_noise(
         self, call: Call, lanes: list[Lane], signature: Signature, denoised: Tensor
     ) -> Tensor | None:
-        """Runs the shadow beside a full evaluation (Eq. 6), if the next step will use what it measures."""
-        if not (self._needs_noise and self._plan.is_reused(self._step + 1)):
+        """Runs the shadow beside a full evaluation (Eq. 6), if the next step will use what it measures, or
+        the guard could forbid the one after that."""
+        next_two = self._plan.is_reused(self._step + 1), self._plan.is_reused(self._step + 2)
+        is_used = self._needs_noise and next_two[0]
+        is_watched = self._guard is not None and all(next_two)
+        if not (is_used or is_watched):
             return None
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
         shadow = self._replay(call, lanes, self._plan.at(self._step + 1), ())
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
-        return noise.nan_to_num_(0.0, 0.0, 0.0)
+        if is_watched:
+            output = torch.sub(call.x, denoised).div_(call.sigma_column())
+            self._guard.measure(self._step, lanes[0].step, noise, output)
+        return noise.nan_to_num_(0.0, 0.0, 0.0) if is_used else None
 
     def _replay(self, call: Call, lanes: list[Lane], parts: Parts, weights: Sequence[Weights]) -> Tensor:
         caches, changes = [lane.cache for lane in lanes], [lane.changes for lane in lanes]
@@ -205,7 +232,7 @@ class CacheRun:
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
         weights = [self._corrector.weights(self._step, lane.steps) for lane in lanes]
-        denoised = self._replay(call, lanes, self._plan.at(self._step), weights)
+        denoised = self._replay(call, lanes, self._parts, weights)
         if not self._needs_noise:
             return denoised
         if len({(lane.step, lane.source_step) for lane in lanes}) == 1:

@@ -1,0 +1,83 @@
+"""Notices when reuse disturbs a run more than it disturbed the calibration: under another LoRA, at another
+size, with prompts of another kind."""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .outlook import Outlook
+
+# Full steps whose median counts: a single sample takes its turns a step earlier or later than the calibrated
+# ones did, which for one step looks like several times the noise.
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Energies of one full step, on their way from the device. energies: (2,) of the noise and of the
+    output."""
+
+    step: int
+    cached_step: int
+    energies: Tensor
+    arrival: "torch.cuda.Event | None" = None
+
+    @classmethod
+    def of(cls, step: int, cached_step: int, energies: Tensor) -> "_Reading":
+        if not energies.is_cuda:
+            return cls(step, cached_step, energies)
+        here = torch.empty(2, dtype=energies.dtype, pin_memory=True)
+        here.copy_(energies, non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record()
+        return cls(step, cached_step, here, arrival)
+
+    @property
+    def has_arrived(self) -> bool:
+        return self.arrival is None or self.arrival.query()
+
+
+class DriftGuard:
+    """Compares |q| / |output| of each full step with what a profile expects of its age. One per sampling run.
+
+    Never waits for the device: what a step measured counts from when it is there, on a GPU some steps later.
+    """
+
+    def __init__(self, outlook: Outlook, limit: float) -> None:
+        """limit: how many times the expected noise is still no drift."""
+        self._outlook = outlook
+        self._limit = limit
+        self._readings: list[_Reading] = []
+        self._step = -1  # the last full step that is known
+        self._sums = (0.0, 0.0)  # of its calls: energy of the noise, of the output
+        self._ratios: list[float] = []  # measured over expected, of the last full steps
+        self.largest_ratio = 0.0
+
+    def measure(self, step: int, cached_step: int, noise: Tensor, output: Tensor) -> None:
+        """noise: (rows, ...) q of a full step when the cache of an earlier one stands for its blocks (Eq. 6).
+        output: the same shape, the full raw output."""
+        energies = torch.stack([noise.float().square().sum(), output.float().square().sum()])
+        self._readings.append(_Reading.of(step, cached_step, energies))
+
+    def has_drifted(self) -> bool:
+        """Whether the last full steps that are known measured more than the limit."""
+        while self._readings and self._readings[0].has_arrived:
+            self._take(self._readings.pop(0))
+        return len(self._ratios) == STEPS and statistics.median(self._ratios) > self._limit
+
+    def _take(self, reading: _Reading) -> None:
+        energies = tuple(reading.energies.tolist())
+        is_further_call = reading.step == self._step
+        if is_further_call:
+            energies = (self._sums[0] + energies[0], self._sums[1] + energies[1])
+        self._step, self._sums = reading.step, energies
+        noise, output = energies
+        expected = self._outlook.noise(reading.step, reading.cached_step)
+        if output > 0 and math.isfinite(noise) and math.isfinite(expected) and expected > 0:
+            past = self._ratios[:-1] if is_further_call else self._ratios
+            self._ratios = [*past, math.sqrt(noise / output) / expected][-STEPS:]
+            if len(self._ratios) == STEPS:
+                self.largest_ratio = max(self.largest_ratio, statistics.median(self._ratios))
