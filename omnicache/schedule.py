@@ -97,10 +97,11 @@ class Schedule:
         ValueError if none exists."""
         steps = len(sigmas) - 1
         reused = self.budget.reused_steps(steps, self.reuse_cost())
-        cost = self._step_cost(np.asarray(sigmas, dtype=np.float64), reused)
+        cost = self.step_cost(np.asarray(sigmas, dtype=np.float64), reused)
         return solve(steps, reused, self.constraints, cost, self.parts)
 
-    def _step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
+    def step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
+        """What a reused step costs in a plan for these sigmas that reuses so many."""
         if self.cost == "even" or self.profile is None:
             return _even(len(sigmas) - 1, reused, self.constraints)
         outlook = Outlook(self.profile, sigmas)

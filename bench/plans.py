@@ -1,0 +1,263 @@
+"""What a plan should be chosen by: measures, for a sampler, how one reused step moves the end of sampling and
+how far a forecast is off at each step, and compares plans that weigh these with the pack's own cost. Writes
+docs/plans.md.
+
+    .host/venv/bin/python bench/plans.py [image] [video]
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
+
+SETTINGS = (("euler", 50), ("euler", 30), ("dpmpp_2m", 24))
+BUDGETS = (0.5, 0.6, 0.7)
+SAMPLES = {"image": 6, "video": 1}
+EVERY = {"image": 3, "video": 6}  # steps between those whose growth is measured
+MEASURED_SEED, TESTED_SEED = 910_001, 910_002  # of no arm of bench/quality.py
+AGES, GAPS = (1, 2, 3), (1, 2, 3, 4)  # of a forecast: from its newest cache, and between its caches
+
+Cost = Callable[[int, int, int], float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """of_forecast: (steps, ages, gaps) |q| over |output| of a forecast of order 2, of a lower one where there
+    were fewer steps. of_reuse: (steps,) of a cache one step old. end: (steps,) how far the result moves when
+    this step alone is reused, over its size."""
+
+    of_forecast: np.ndarray
+    of_reuse: np.ndarray
+    end: np.ndarray
+
+    @property
+    def growth(self) -> np.ndarray:
+        """(steps,) displacement of the result for each unit of |q| over |output|."""
+        return self.end / self.of_reuse
+
+    def forecast_error(self, step: int, cached_step: int, earlier_step: int) -> float:
+        age, gap = step - cached_step, cached_step - earlier_step
+        known = self.of_forecast[step, min(age, AGES[-1]) - 1, min(gap, GAPS[-1]) - 1]
+        return float(known) * max(age / AGES[-1], 1.0)
+
+
+def costs(measured: Measured, own: Cost, lengths: np.ndarray) -> dict[str, Cost]:
+    """own: the pack's default, corrected error times length in sigma."""
+    growth, error = measured.growth, measured.forecast_error
+    return {
+        "corrected error (default)": own,
+        "corrected error, with growth": lambda s, c, e: own(s, c, e) / lengths[s] * growth[s],
+        "forecast's error": lambda s, c, e: error(s, c, e) * lengths[s],
+        "forecast's error, with growth": lambda s, c, e: error(s, c, e) * growth[s],
+        "the same, squared": lambda s, c, e: (error(s, c, e) * growth[s]) ** 2,
+    }
+
+
+class ForecastRecorder:
+    """A run that is computed in full and tries at each step what forecasts would have given."""
+
+    def __init__(self, sigmas: list[float], tap: Any) -> None:
+        from comfyui_omnicache.omnicache.correction import FORECAST_SMALLEST
+        from comfyui_omnicache.omnicache.noise_axis import log_snr
+
+        self.tap = tap
+        self._axis = log_snr(sigmas, "flow", FORECAST_SMALLEST).tolist()
+        steps = len(sigmas) - 1
+        self._step, self._residuals = 0, []
+        self._output, self._reuse = np.zeros(steps), np.full(steps, np.nan)
+        self._forecast = np.full((steps, len(AGES), len(GAPS)), np.nan)
+
+    def evaluate(self, call: Any) -> Any:
+        """The host's call in full, with a replay for each forecast. call: of the two rows together."""
+        from comfyui_omnicache.omnicache.storage import Kept
+
+        denoised, (kept,) = self.tap.capture(call.forward, Kept.as_is)
+        sigma, step = call.sigma_column(), self._step
+        self._output[step] = float(((call.x - denoised) / sigma).norm())
+
+        def noise(residual: Any) -> float:
+            return float(((denoised - self.tap.replay(call.forward, [residual])) / sigma).norm())
+
+        if step:
+            self._reuse[step] = noise(self._residuals[step - 1])
+        for age in AGES:
+            for gap in GAPS:
+                if step >= age:
+                    self._forecast[step, age - 1, gap - 1] = noise(self._continued(step, age, gap))
+        self._residuals.append(kept.whole())
+        return denoised
+
+    def _continued(self, step: int, age: int, gap: int) -> Any:
+        from comfyui_omnicache.omnicache.forecast import lagrange
+
+        known = [s for s in (step - age, step - age - gap, step - age - 2 * gap) if s >= 0]
+        weights = lagrange(self._axis[step], [self._axis[s] for s in known])
+        return sum(weight * self._residuals[s] for weight, s in zip(weights, known, strict=True))
+
+    def spares_control(self, *_: Any) -> bool:
+        return False
+
+    def step_finished(self, step: int) -> None:
+        self._step = step + 1
+
+    def sampling_finished(self, samples: Any) -> None: ...
+
+    def close(self) -> None:
+        self._residuals.clear()
+
+    def errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of forecasts and of plain reuse, over the output's size."""
+        return self._forecast / self._output[:, None, None], self._reuse / self._output
+
+
+class Study:
+    """One demo model. demo: a DemoModel."""
+
+    def __init__(self, demo: Any) -> None:
+        from comfyui_omnicache.omnicache.profile import Profile
+        from quality_arms import drawn_prompts
+
+        self._demo = demo
+        self._profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
+        count = SAMPLES[demo.kind]
+        self._prompts = {seed: drawn_prompts(demo.kind, seed, count) for seed in (MEASURED_SEED, TESTED_SEED)}
+
+    def compare(self, sampler: str, steps: int) -> dict[float, dict[str, float | None]]:
+        """By budget and cost, PSNR in dB to uncached; None where the constraints leave no such plan."""
+        from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
+        from comfyui_omnicache.omnicache.schedule import Schedule
+        from demo_model import psnr
+
+        sigmas = self._demo.sigmas(steps).astype(np.float64)
+        own = Schedule(Budget("reuse ratio", 0.5), profile=self._profile)
+        measured = self._measure(sampler, steps)
+        tried = costs(measured, own.step_cost(sigmas, 0), sigmas[:-1] - sigmas[1:])
+        plain = self._pictures(sampler, steps, None)
+        found: dict[float, dict[str, float | None]] = {}
+        for reuse in BUDGETS:
+            reused = round(reuse * steps)
+            found[reuse] = {}
+            for name, cost in tried.items():
+                try:
+                    plan = solve(steps, reused, Constraints(2 if reuse < 0.65 else 3), cost)
+                except ValueError:
+                    found[reuse][name] = None
+                    continue
+                found[reuse][name] = psnr(self._pictures(sampler, steps, plan), plain)
+            fewer = psnr(self._pictures(sampler, steps - reused, None), plain)
+            found[reuse]["fewer plain steps"] = fewer
+            print(sampler, steps, f"{reuse:.0%}", found[reuse], flush=True)
+        return found
+
+    def _measure(self, sampler: str, steps: int) -> Measured:
+        from comfyui_omnicache.nodes.host import patched
+        from comfyui_omnicache.omnicache.plan import Plan
+        from comfyui_omnicache.omnicache.tap import StackTap
+
+        recorders: list[ForecastRecorder] = []
+
+        def make_run(model: Any, sigmas: list[float], blocks: Any) -> ForecastRecorder:
+            recorders.append(ForecastRecorder(sigmas, StackTap(blocks)))
+            return recorders[-1]
+
+        prompts = self._prompts[MEASURED_SEED]
+        self._demo.latents(patched(self._demo.model, make_run), sampler, steps, prompts, seed=MEASURED_SEED)
+        uncached = self._latents(sampler, steps, None, MEASURED_SEED)
+        tried = sorted({1, 2, *range(3, steps - 2, EVERY[self._demo.kind]), steps - 2, steps - 1})
+        moved = []
+        for step in tried:
+            alone = Plan.of([number == step for number in range(steps)])
+            end = self._latents(sampler, steps, alone, MEASURED_SEED, corrected=False)
+            moved.append(float((end - uncached).norm() / uncached.norm()))
+        ends = np.exp(np.interp(np.arange(steps), tried, np.log(moved)))
+        return Measured(*recorders[0].errors(), ends)
+
+    def _pictures(self, sampler: str, steps: int, plan: Any) -> Any:
+        return self._demo.decode(self._latents(sampler, steps, plan, TESTED_SEED))
+
+    def _latents(self, sampler: str, steps: int, plan: Any, seed: int, corrected: bool = True) -> Any:
+        from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+
+        model = self._demo.model
+        if plan is not None:
+            model = OmniCacheModelPatch.execute(model, fixed(plan, corrected)).args[0]
+        return self._demo.latents(model, sampler, steps, self._prompts[seed], seed=seed)
+
+
+def fixed(plan: Any, corrected: bool) -> Any:
+    """A schedule that gives this plan, with the pack's default correction or none."""
+    from comfyui_omnicache.omnicache.correction import Correction
+    from comfyui_omnicache.omnicache.plan import Layout, Plan
+
+    @dataclass(frozen=True)
+    class Fixed:
+        default_correction: Correction
+        profile: None = None
+        why_branches: str = ""
+        wants_reuse: bool = True
+
+        def reuse_cost(self) -> float:
+            return 0.0
+
+        def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+            return plan
+
+    return Fixed(Correction() if corrected else Correction("off"))
+
+
+def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float | None]]]]) -> str:
+    lines = [
+        "# Plans by what they are chosen by",
+        "",
+        "PSNR in dB to the uncached result of the same noise, forecast of order 2. *growth*: how far the end "
+        "of sampling moves for an error of one step, measured with the same sampler by reusing single steps. "
+        "*forecast's error*: what a forecast of order 2 was off at each step, for each age and distance of "
+        "its caches, measured in a full run. Both on other prompts and noise than the PSNR. At most 2 steps "
+        "in a row are reused, at 70 % 3. Made by `.host/venv/bin/python bench/plans.py`.",
+        "",
+    ]
+    for kind, of_kind in found.items():
+        columns = [(setting, budget) for setting, budgets in of_kind.items() for budget in budgets]
+        heads = [f"{sampler} {steps}, {budget:.0%}" for (sampler, steps), budget in columns]
+        lines += [
+            f"## {kind} model, {SAMPLES[kind]} sample(s)",
+            "",
+            "| chosen by | " + " | ".join(heads) + " |",
+            "|---|" + "---|" * len(heads),
+        ]
+        for name in next(iter(next(iter(of_kind.values())).values())):
+            values = [of_kind[setting][budget][name] for setting, budget in columns]
+            best = [max(filter(None, of_kind[setting][budget].values())) for setting, budget in columns]
+            cells = [
+                "-" if value is None else f"**{value:.1f}**" if math.isclose(value, top) else f"{value:.1f}"
+                for value, top in zip(values, best, strict=True)
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    from in_process import load_host, load_pack
+
+    load_host()
+    load_pack()
+    from demo_model import DemoModel
+
+    found: dict[str, dict] = {}
+    for kind in sys.argv[1:] or SAMPLES:
+        study = Study(DemoModel(kind))
+        for setting in SETTINGS:
+            found.setdefault(kind, {})[setting] = study.compare(*setting)
+            (ROOT / "docs" / "plans.md").write_text(document(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
