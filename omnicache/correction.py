@@ -1,5 +1,6 @@
 """How the error of a reuse step is corrected: by what was measured at a full step, or by a forecast."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -7,13 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .forecast import REUSE, Weights, lagrange
+from .forecast import REUSE, Weights, hermite, lagrange, taylor
 from .noise_axis import log_snr
 from .outlook import Outlook
 from .spectrum import apply_response, band_responses, low_pass_response
 
-Mode = Literal["age-aware", "paper", "off", "forecast", "per-band"]
+Mode = Literal["age-aware", "paper", "off", "forecast", "per-band", "taylor", "hermite"]
 Filter = Literal["off", "low-high", "low", "high"]
+
+FORECASTS: tuple[Mode, ...] = ("forecast", "taylor", "hermite")
 
 # Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
 MAX_GAMMA_OVER_AGE_RATIO = 1.5
@@ -29,7 +32,8 @@ class Correction:
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
     polynomial in log-SNR of this order (1, 2); no noise is measured, and filter has no effect. "per-band":
-    age-aware, with a measured gamma for each frequency band.
+    age-aware, with a measured gamma for each frequency band. "taylor", "hermite": forecasts as TaylorSeer
+    and HiCache make them, by differences between full steps, over the steps' numbers.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
     share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength
@@ -54,7 +58,17 @@ class Correction:
 
     @property
     def needs_noise(self) -> bool:
-        return self.mode not in ("off", "forecast") and self.strength > 0
+        return self.mode not in ("off", *FORECASTS) and self.strength > 0
+
+    @property
+    def needs_two_caches(self) -> bool:
+        """Whether nothing may be reused before there are two; the rivals' forecasts then reuse plainly."""
+        return self.mode == "forecast" and self.strength > 0
+
+    @property
+    def needs_ages(self) -> bool:
+        """Whether it counts from the steps that the caches are of."""
+        return self.needs_noise or self.generations > 1
 
     def check_has_what_it_needs(self, has_profile: bool) -> None:
         """Raises ValueError for a mode that needs a profile and has none."""
@@ -67,7 +81,7 @@ class Correction:
     @property
     def generations(self) -> int:
         """How many caches a lane keeps."""
-        return self.order + 1 if self.mode == "forecast" and self.strength > 0 else 1
+        return self.order + 1 if self.mode in FORECASTS and self.strength > 0 else 1
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,10 @@ class Corrector:
         their number allows."""
         if self.correction.generations == 1:
             return REUSE
+        if self.correction.mode != "forecast":
+            rule = taylor if self.correction.mode == "taylor" else hermite
+            gaps = [newer - older for newer, older in itertools.pairwise(cached_steps)]
+            return rule(step - cached_steps[0], gaps, self.correction.strength)
         known: list[float] = []
         for cached in cached_steps:
             if known and self._axis[cached] >= known[-1]:
