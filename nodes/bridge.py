@@ -90,9 +90,12 @@ def _patch_branches(model, blocks: BlockList) -> None:
         modules = dict(block.named_modules())
         for branch in blocks.branches:
             for output in filter(modules.__contains__, branch.outputs):
-                _patch(model, f"diffusion_model.{name}.{output}", partial(_bridged_output, branch=branch))
+                is_leading = output == branch.outputs[0]
+                bridged = partial(_bridged_output, branch=branch, is_leading=is_leading)
+                _patch(model, f"diffusion_model.{name}.{output}", bridged)
             for feed in filter(modules.__contains__, branch.feeds):
-                bridged = partial(_bridged_feed, branch=branch, layer=modules[feed])
+                is_leading, layer = feed == branch.feeds[0], modules[feed]
+                bridged = partial(_bridged_feed, branch=branch, is_leading=is_leading, layer=layer)
                 _patch(model, f"diffusion_model.{name}.{feed}", bridged)
 
 
@@ -145,25 +148,26 @@ def _bridged_side(original: Forward, *, attribute: str, index: int) -> Forward:
     return forward
 
 
-def _bridged_output(original: Forward, *, branch: Branch) -> Forward:
+def _bridged_output(original: Forward, *, branch: Branch, is_leading: bool) -> Forward:
     @wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
         tap = current_tap()
         if tap is None:
             return original(*args, **kwargs)
-        return tap.at_output(branch, lambda: original(*args, **kwargs))
+        first = args[0] if args else next(iter(kwargs.values()))
+        return tap.at_output(branch, first, is_leading, lambda: original(*args, **kwargs))
 
     return forward
 
 
-def _bridged_feed(original: Forward, *, branch: Branch, layer: nn.Linear) -> Forward:
+def _bridged_feed(original: Forward, *, branch: Branch, is_leading: bool, layer: nn.Linear) -> Forward:
     @wraps(original)
     def forward(first: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         tap = current_tap()
         if tap is None:
             return original(first, *args, **kwargs)
         width = layer.out_features
-        return tap.at_feed(branch, first, width, lambda: original(first, *args, **kwargs))
+        return tap.at_feed(branch, first, is_leading, width, lambda: original(first, *args, **kwargs))
 
     return forward
 

@@ -127,7 +127,7 @@ class OmniCacheModelPatch(io.ComfyNode):
             outlook = Outlook(profile, np.array(sigmas)) if profile is not None else None
             layout = tuple(place.blocks.branches for place in blocks.places)
             plan = schedule.plan_for(np.array(sigmas), layout)
-            if not any(plan.reused) and schedule.wants_reuse:
+            if not plan.selections and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
             # What was calibrated is the noise of reusing everything.
             is_watched = outlook is not None and drift_limit > 0 and plan.selections == {EVERYTHING}

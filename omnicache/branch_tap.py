@@ -24,6 +24,15 @@ def current_tap() -> "BranchTap | None":
     return _CURRENT.get()
 
 
+class Steering(NamedTuple):
+    """What decides in the middle of a forward whether it is a replay. asks: with what comes into the first
+    block's attention, once. shows: with what the middle block's attention gives, if it is computed. Both
+    (rows, ..., width), of the image where there is text too."""
+
+    asks: Callable[[Tensor], bool]
+    shows: Callable[[Tensor], None]
+
+
 class _Answer(NamedTuple):
     """How one module answers: with tensors number `start` and following, among other things."""
 
@@ -57,14 +66,37 @@ class BranchTap(BlockTap):
         self._reused: Parts = NOTHING
         self._cached: Sequence[Tensor] = ()
         self._keep: Keep | None = None  # while what is computed is captured
-        self._captured: list[Kept] = []
+        self._captured: list[Kept | None] = []  # None for what was taken from the cache
+        self._steering: Steering | None = None
+        self._is_asked = False
 
     def capture(self, forward: Forward, keep: Keep, late: bool = False) -> tuple[Tensor, Captured | None]:
-        self._keep, self._captured = keep, []
+        out, captured = self._keeping(forward, keep)
+        return out, tuple(captured) or None
+
+    def refresh(
+        self, forward: Forward, cached: Sequence[Tensor], parts: Parts, keep: Keep
+    ) -> tuple[Tensor, tuple[Kept | None, ...]]:
+        """Replays some parts and keeps what the others give. Returns the output and, in the order of what is
+        cached, what is to stand for it from now on; None where it was replayed."""
+        self._cached, self._reused = cached, parts
         try:
-            return self._run(forward), tuple(self._captured) or None
+            out, renewed = self._keeping(forward, keep)
+            return out, tuple(renewed)
         finally:
-            self._keep, self._captured = None, []
+            self._cached, self._reused = (), NOTHING
+
+    def steer(
+        self, forward: Forward, cached: Sequence[Tensor], keep: Keep, steering: Steering
+    ) -> tuple[Tensor, Captured | None]:
+        """A forward that becomes a replay if, where it enters the first block, it is told to; else it is
+        captured. Returns its output and what was captured: None if it was a replay, or the blocks were not
+        reached."""
+        self._cached, self._steering, self._is_asked = cached, steering, False
+        try:
+            return self.capture(forward, keep)
+        finally:
+            self._cached, self._steering, self._reused = (), None, NOTHING
 
     def replay(
         self,
@@ -79,14 +111,27 @@ class BranchTap(BlockTap):
         finally:
             self._cached, self._reused = (), NOTHING
 
-    def _at_output(self, branch: Branch, original: Callable[[], Any]) -> Any:
-        """Answers for a module that ends a branch: a tensor, or a tuple of such (image and text)."""
+    def _at_output(self, branch: Branch, first: Any, is_leading: bool, original: Callable[[], Any]) -> Any:
+        """Answers for a module that ends a branch: a tensor, or a tuple of such (image and text).
+
+        first: what comes into it. is_leading: it is the first of the branch's modules in the family's row,
+        the image's."""
         if not self._captures(self._position, branch):
             return original()
-        return self._answer(self._reused.has(self._position, branch.kinds), original)
+        if is_leading and not branch.feeds:
+            self._ask(branch, first)
+        out = self._answer(self._reused.has(self._position, branch.kinds), original)
+        if is_leading and self._steering is not None and self._keep is not None:
+            self._show(branch, out)
+        return out
 
-    def _at_feed(self, branch: Branch, first: Tensor, width: int, original: Callable[[], Any]) -> Any:
-        """Answers for a layer before inline attention, which would give (..., width)."""
+    def _at_feed(
+        self, branch: Branch, first: Tensor, is_leading: bool, width: int, original: Callable[[], Any]
+    ) -> Any:
+        """Answers for a layer before inline attention, which would give (..., width). The rest as at an
+        output."""
+        if is_leading:
+            self._ask(branch, first)
         if not self._reused.has(self._position, branch.kinds):
             return original()
         return first.new_zeros(()).expand(*first.shape[:-1], width)
@@ -97,6 +142,27 @@ class BranchTap(BlockTap):
             branch.feeds and self._reused.has(self._position, branch.kinds)
             for branch in self._places[self._position].blocks.branches
         )
+
+    def _ask(self, branch: Branch, first: Tensor) -> None:
+        """Lets the steering decide, if this is where it does."""
+        if self._steering is None or self._is_asked or self._position or "attention" not in branch.kinds:
+            return
+        self._is_asked = True
+        if self._steering.asks(first.movedim(self._family.row_axis, 0)):
+            # What ran before the first block was kept for nothing.
+            self._reused, self._keep, self._captured = EVERYTHING, None, []
+
+    def _show(self, branch: Branch, out: Any) -> None:
+        if self._position == len(self._places) // 2 and "attention" in branch.kinds:
+            image = out[0] if isinstance(out, tuple | list) else out
+            self._steering.shows(image.movedim(self._family.row_axis, 0))
+
+    def _keeping(self, forward: Forward, keep: Keep) -> tuple[Tensor, list[Kept | None]]:
+        self._keep, self._captured = keep, []
+        try:
+            return self._run(forward), self._captured
+        finally:
+            self._keep, self._captured = None, []
 
     def _run(self, forward: Forward) -> Tensor:
         self._is_running, self._calls = True, 0
@@ -114,7 +180,7 @@ class BranchTap(BlockTap):
                 return chained(args, extra) if chained is not None else extra["original_block"](args)
             finally:
                 _CURRENT.reset(token)
-                if len(self._captured) > before:
+                if self._on_size is not None and len(self._captured) > before:
                     self._tell_size(self._estimated_size(self._captured[before:]))
 
         return at_block
@@ -131,7 +197,10 @@ class BranchTap(BlockTap):
         """Computes an output and keeps it if this is captured, or takes it from what was kept."""
         number, self._calls = self._calls, self._calls + 1
         if is_reused:
-            return self._from_cache(self._answers[number])
+            answer = self._answers[number]
+            if self._keep is not None:
+                self._captured += [None] * answer.tensors
+            return self._from_cache(answer)
         out = original()
         parts = out if isinstance(out, tuple | list) else (out,)
         if number == len(self._answers):

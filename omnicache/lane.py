@@ -96,6 +96,12 @@ def split_captured(captured: Sequence[Kept], lanes: int) -> list[Cache]:
     return [tuple(part[lane] for part in parts) for lane in range(lanes)]
 
 
+def split_renewed(renewed: Sequence[Kept | None], lanes: int) -> list[tuple[Rows | None, ...]]:
+    """The same of a forward that left only some tensors anew, None for the others."""
+    parts = [Rows.split(kept, lanes) if kept is not None else [None] * lanes for kept in renewed]
+    return [tuple(part[lane] for part in parts) for lane in range(lanes)]
+
+
 class Signature(NamedTuple):
     """What must not change for a cache to stay usable: shape of a lane's rows, dtype and device."""
 
@@ -148,6 +154,10 @@ class Lane:
         self.steps = (step, *self.steps) if change is not None else (step,)
         self.changes = (change, *self.changes) if change is not None else ()
         self.signature, self.cache, self.noise = signature, cache, noise
+
+    def renew(self, parts: Sequence[Rows | None]) -> None:
+        """Takes what was computed at a partly reused step; None where the cache stays."""
+        self.cache = tuple(new or old for new, old in zip(parts, self.cache, strict=True))
 
     def forget_older(self, generations: int) -> None:
         """Keeps so many caches at most."""

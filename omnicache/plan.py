@@ -135,9 +135,11 @@ EVERYTHING = Parts(EVERY_BLOCK, EVERY_BLOCK, EVERY_BLOCK)
 @dataclass(frozen=True)
 class Plan:
     """parts: what each step reuses; NOTHING where it is computed in full. Solved for one schedule of
-    sigmas."""
+    sigmas. refreshes: what a partly reused step computes replaces what is cached of it, so that the parts of
+    a cache are of different ages."""
 
     parts: tuple[Parts, ...]
+    refreshes: bool = False
 
     @classmethod
     def of(cls, reused: Sequence[bool], parts: Parts = EVERYTHING) -> "Plan":

@@ -10,14 +10,15 @@ StepKind = Literal["full", "reuse"]
 
 @dataclass
 class RunReport:
-    """Filled by the run, read after it. steps, planned_full: of the plan. An evaluation is one conditioning
+    """Filled by the run, read after it. steps, planned_full: of the plan; None full ones where it was decided
+    while sampling. An evaluation is one conditioning
     row at one step; limited_gammas counts the corrections whose calibrated gamma was out of range.
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
     drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
     kept when the run ended."""
 
     steps: int
-    planned_full: int
+    planned_full: int | None
     evaluations_full: int = 0
     evaluations_reused: int = 0
     limited_gammas: int = 0

@@ -7,16 +7,17 @@ all that happens during sampling.
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .branch_tap import Steering
 from .correction import Corrector
 from .drift import DriftGuard
-from .forecast import Weights
-from .lane import Cache, JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured
+from .lane import Cache, JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured, split_renewed
+from .pilots import Pilot
 from .plan import NOTHING, Parts, Plan
 from .report import RunReport, StepKind
 from .storage import Kept, Storage
@@ -74,25 +75,34 @@ class StageCounter:
 
 
 class CacheRun:
-    """A sampling run with reuse, after a plan, corrected."""
+    """A sampling run with reuse, after a plan or as a pilot decides, corrected."""
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Plan | Pilot,
         corrector: Corrector,
         tap: BlockTap,
         storage: Storage | None = None,
         guard: DriftGuard | None = None,
     ) -> None:
+        """tap: a BranchTap for a pilot, and for a plan that names parts. Raises ValueError for a correction
+        that the plan rules out."""
+        if plan.refreshes and corrector.correction.needs_ages:
+            raise ValueError(
+                f"correction: mode {corrector.correction.mode!r} counts from the step that a cache is of, "
+                "and with this schedule its parts are of different steps. Set mode to 'off', or connect no "
+                "correction."
+            )
         self.tap = tap
         self._plan = plan
+        self._pilot = plan if isinstance(plan, Pilot) else None
         self._corrector = corrector
         self._storage = storage or Storage()
         self._guard = guard
         self._needs_noise = corrector.correction.needs_noise
         self._generations = corrector.correction.generations
         self._step = 0
-        self._parts = plan.at(0)  # what the current step reuses
+        self._is_forbidden = False  # whether the guard does not let the current step be reused
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
         self._report = RunReport(steps=plan.steps, planned_full=plan.full)
@@ -107,6 +117,8 @@ class CacheRun:
         keys = self._stages.keys(call.rows)
         lanes = [self._lanes.setdefault(key, Lane()) for key in keys]
         signature = Signature.of(call.x, len(lanes))
+        if self._pilot is not None and not self._pilot.is_decided(self._step):
+            return self._evaluate_as_piloted(call, lanes, signature)
         if self._parts == NOTHING:
             self._count(call, "full")
             return self._evaluate_fully(call, lanes, signature)
@@ -115,7 +127,7 @@ class CacheRun:
             self._count(call, "full", missing)
             return self._evaluate_fully(call, lanes, signature)
         self._count(call, "reuse")
-        return self._reuse(call, lanes)
+        return self._corrected(self._reuse(call, lanes), call, lanes)
 
     def spares_control(self, rows: tuple[Hashable, ...], x: Tensor) -> bool:
         """Whether evaluating each of these rows at x would now be a reuse for which no ControlNet is needed.
@@ -132,7 +144,7 @@ class CacheRun:
         """The sampler has evaluated step number `step` and goes on to the next."""
         now = time.perf_counter()
         self._report.add_step(step, self._step_kind, now - self._step_started)
-        self._parts = self._parts_after(step)
+        self._is_forbidden = self._is_forbidden_after(step)
         self._step, self._step_started, self._step_kind = step + 1, now, "full"
         self._stages.next_step()
 
@@ -147,21 +159,56 @@ class CacheRun:
             self._report.drift = self._guard.largest_ratio
         self._report.cache_bytes = sum({id(each): each.nbytes for each in kept}.values())
         self._lanes.clear()
+        if self._pilot is not None:
+            self._pilot.forget()
         return self._report
 
-    def _parts_after(self, step: int) -> Parts:
-        """What the step after this one reuses: as planned, but no two in a row while the guard sees more
-        noise than was calibrated."""
-        planned = self._plan.at(step + 1)
-        if self._guard is None or NOTHING in (planned, self._parts) or not self._guard.has_drifted():
-            return planned
+    @property
+    def _parts(self) -> Parts:
+        """What the current step reuses."""
+        return NOTHING if self._is_forbidden else self._plan.at(self._step)
+
+    def _is_forbidden_after(self, step: int) -> bool:
+        """Whether the next step must be computed though it was to be reused: no two in a row are while the
+        guard sees more noise than was calibrated."""
+        if self._guard is None or NOTHING in (self._parts, self._plan.at(step + 1)):
+            return False
+        if not self._guard.has_drifted():
+            return False
         self._report.drifted_steps += 1
-        return NOTHING
+        return True
+
+    def _evaluate_as_piloted(self, call: Call, lanes: list[Lane], signature: Signature) -> Tensor:
+        """The first call of a step, in which the pilot decides for all of them by the first lane's rows."""
+        pilot, missing = self._pilot, self._missing(lanes, signature)
+        rows, frames = signature.shape[0], call.x.shape[2] if call.x.ndim == 5 else 1
+        steering = Steering(
+            asks=lambda signal: pilot.decide(self._step, signal[:rows]) and missing is None,
+            shows=lambda output: pilot.show(self._step, output[:rows], frames),
+        )
+        cached = self._joined(lanes) if missing is None else ()
+        denoised, captured = self.tap.steer(call.forward, cached, self._storage.keep, steering)
+        if missing is None and pilot.is_decided(self._step) and pilot.is_reused(self._step):
+            self._count(call, "reuse")
+            return self._corrected(denoised, call, lanes)
+        self._count(call, "full", missing if pilot.is_reused(self._step) else None)
+        return self._keep(call, lanes, signature, denoised, captured)
 
     def _evaluate_fully(self, call: Call, lanes: list[Lane], signature: Signature) -> Tensor:
         denoised, captured = self.tap.capture(
             call.forward, self._storage.keep, late=call.without_control is not None
         )
+        return self._keep(call, lanes, signature, denoised, captured)
+
+    def _keep(
+        self,
+        call: Call,
+        lanes: list[Lane],
+        signature: Signature,
+        denoised: Tensor,
+        captured: Captured | None,
+    ) -> Tensor:
+        """Gives the lanes what a full evaluation left, and hands on what it gave."""
         if captured is None:
             self._report.note("the model did not reach its blocks through the host's callbacks")
             return denoised
@@ -205,7 +252,8 @@ class CacheRun:
             return None
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
-        shadow = self._replay(call, lanes, self._plan.at(self._step + 1), ())
+        cached, parts = self._joined(lanes, is_continued=False), self._plan.at(self._step + 1)
+        shadow = self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.
         noise = torch.sub(denoised, shadow).div_(call.sigma_column())
         if is_watched:
@@ -213,10 +261,10 @@ class CacheRun:
             self._guard.measure(self._step, lanes[0].step, noise, output)
         return noise.nan_to_num_(0.0, 0.0, 0.0) if is_used else None
 
-    def _replay(self, call: Call, lanes: list[Lane], parts: Parts, weights: Sequence[Weights]) -> Tensor:
-        caches, changes = [lane.cache for lane in lanes], [lane.changes for lane in lanes]
-        cached = JoinedCaches(caches, changes, weights)
-        return self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
+    def _joined(self, lanes: list[Lane], is_continued: bool = True) -> JoinedCaches:
+        """The lanes' caches, continued to this step as the correction says, or as they are."""
+        weights = [self._corrector.weights(self._step, lane.steps) for lane in lanes] if is_continued else ()
+        return JoinedCaches([lane.cache for lane in lanes], [lane.changes for lane in lanes], weights)
 
     def _missing(self, lanes: list[Lane], signature: Signature) -> str | None:
         """Why these lanes cannot reuse now, or None."""
@@ -226,24 +274,32 @@ class CacheRun:
             return "the latent's shape, type or device changed"
         if self._needs_noise and any(lane.noise is None for lane in lanes):
             return "no noise was measured yet"
-        if self._generations > 1 and any(len(lane.steps) < 2 for lane in lanes):
+        if self._corrector.correction.needs_two_caches and any(len(lane.steps) < 2 for lane in lanes):
             return "there was one cache only, and a forecast needs two"
         return None
 
     def _reuse(self, call: Call, lanes: list[Lane]) -> Tensor:
-        weights = [self._corrector.weights(self._step, lane.steps) for lane in lanes]
-        denoised = self._replay(call, lanes, self._parts, weights)
+        forward, cached, parts = call.reuse_forward(self.tap), self._joined(lanes), self._parts
+        if not self._plan.refreshes:
+            return self.tap.replay(forward, cached, parts, call.writes_between)
+        denoised, renewed = self.tap.refresh(forward, cached, parts, self._storage.keep)
+        for lane, own in zip(lanes, split_renewed(renewed, len(lanes)), strict=True):
+            lane.renew(own)
+        return denoised
+
+    def _corrected(self, denoised: Tensor, call: Call, lanes: list[Lane]) -> Tensor:
+        """What a reuse evaluation gave, less the noise predicted from the lanes' last full ones."""
         if not self._needs_noise:
             return denoised
         if len({(lane.step, lane.source_step) for lane in lanes}) == 1:
             noise = Rows.join([lane.noise for lane in lanes])
-            return self._corrected(denoised, noise, call.sigma_column(), lanes[0])
+            return self._less_noise(denoised, noise, call.sigma_column(), lanes[0])
         parts = zip(denoised.chunk(len(lanes)), call.sigma_column().chunk(len(lanes)), lanes, strict=True)
         return torch.cat(
-            [self._corrected(part, lane.noise.view(), sigma, lane) for part, sigma, lane in parts]
+            [self._less_noise(part, lane.noise.view(), sigma, lane) for part, sigma, lane in parts]
         )
 
-    def _corrected(self, denoised: Tensor, noise: Tensor, sigma: Tensor, lane: Lane) -> Tensor:
+    def _less_noise(self, denoised: Tensor, noise: Tensor, sigma: Tensor, lane: Lane) -> Tensor:
         gamma = self._corrector.gamma(self._step, lane.step, lane.source_step)
         if gamma.was_limited:
             self._report.limited_gammas += 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from .correction import Correction
 from .outlook import Outlook
+from .pilots import Pilot
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
 from .profile import Profile
 
@@ -39,8 +40,9 @@ class Planner(Protocol):
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one."""
 
-    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
-        """The plan for a sampler's sigmas, one more than it has steps, and for a model's branches."""
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan | Pilot:
+        """The plan for a sampler's sigmas, one more than it has steps, and for a model's branches; or what
+        decides in its place while sampling, for one run."""
 
 
 def measured_reuse_cost(profile: Profile | None) -> float:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from comfyui_omnicache.omnicache.branch_tap import BranchTap, current_tap
+from comfyui_omnicache.omnicache.branch_tap import BranchTap, Steering, current_tap
 from comfyui_omnicache.omnicache.families import BlockList, Branch, Family, places_of
 from comfyui_omnicache.omnicache.plan import EVERYTHING, NOTHING, Parts, Plan
 from comfyui_omnicache.omnicache.storage import Kept
@@ -32,7 +32,7 @@ class Model:
         def block(args):
             hidden = args["img"]
             for branch, factor in ((ATTENTION, 2.0), (MLP, 3.0)):
-                out = self._branch(branch, hidden * factor)
+                out = self._branch(branch, hidden, hidden * factor)
                 hidden = hidden + (out.mul_(gate) if self.is_in_place else out * gate)
             return {"img": hidden}
 
@@ -40,13 +40,13 @@ class Model:
             x = callback({"img": x}, {"original_block": block})["img"]
         return x
 
-    def _branch(self, branch: Branch, out: torch.Tensor) -> torch.Tensor:
+    def _branch(self, branch: Branch, hidden: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         def original() -> torch.Tensor:
             self.computed.append(branch.kinds[0])
             return out
 
         tap = current_tap()
-        return tap.at_output(branch, original) if tap is not None else original()
+        return tap.at_output(branch, hidden, True, original) if tap is not None else original()
 
 
 def number(value: float) -> torch.Tensor:
@@ -79,6 +79,45 @@ def test_only_the_named_parts_are_reused():
     out = model.tap.replay(lambda: model(number(5.0), 1.0), cache, parts)
     assert out.item() == (5 + 2) * 4 + 24 + 108
     assert model.computed == ["mlp"]
+
+
+def test_a_refresh_keeps_what_it_computes_and_only_that():
+    attention = Parts.parse("attention")
+    model = Model([EVERYTHING])
+    cache = captured(model, 1.0, gate=1.0)
+    out, renewed = model.tap.refresh(lambda: model(number(5.0), 1.0), cache, attention, Kept.as_is)
+    # 5 + 2 = 7, 7 + 21 = 28, 28 + 24 = 52, 52 + 156 = 208
+    assert out.item() == 208 and model.computed == ["mlp", "mlp"]
+    assert [kept and kept.whole().item() for kept in renewed] == [None, 21.0, None, 156.0]
+
+
+def steered(model: Model, cache: list[torch.Tensor], reuses: bool):
+    """What a steered forward at x = 5 gave and kept, what it asked with and what it showed."""
+    asked, shown = [], []
+
+    def asks(signal: torch.Tensor) -> bool:
+        asked.append(signal.item())
+        return reuses
+
+    steering = Steering(asks, lambda output: shown.append(output.item()))
+    out, kept = model.tap.steer(lambda: model(number(5.0), 1.0), cache, Kept.as_is, steering)
+    return out.item(), kept and [each.whole().item() for each in kept], asked, shown
+
+
+def test_a_steered_forward_is_a_replay_if_it_is_told_so_at_the_first_attention():
+    model = Model()
+    cache = captured(model, 1.0, gate=1.0)
+    assert steered(model, cache, True) == (5.0 + 2 + 9 + 24 + 108, None, [5.0], [])
+    assert model.computed == []
+
+
+def test_a_steered_forward_is_captured_if_not_and_shows_the_middle_attention():
+    model = Model()
+    cache = captured(model, 1.0, gate=1.0)
+    # 5 + 10 = 15, 15 + 45 = 60, 60 + 120 = 180, 180 + 540 = 720: block 1 of 2 is the middle one.
+    assert steered(model, cache, False) == (720.0, [10.0, 45.0, 120.0, 540.0], [5.0], [120.0])
+    assert len(model.computed) == 4
+    assert model.tap.replay(lambda: model(number(5.0), 1.0), cache).item() == 148.0  # it steers no more
 
 
 def test_a_pass_that_is_neither_captured_nor_replayed_runs_as_it_is():

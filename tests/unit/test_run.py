@@ -13,7 +13,7 @@ from comfyui_omnicache.omnicache.correction import Correction, Corrector
 from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
 from comfyui_omnicache.omnicache.forecast import REUSE
 from comfyui_omnicache.omnicache.lane import JoinedCaches, Rows
-from comfyui_omnicache.omnicache.plan import Plan
+from comfyui_omnicache.omnicache.plan import EVERYTHING, NOTHING, Plan
 from comfyui_omnicache.omnicache.run import CacheRun, Call
 from comfyui_omnicache.omnicache.storage import Kept, Storage
 from comfyui_omnicache.omnicache.tap import Blocks, StackTap
@@ -145,6 +145,27 @@ def test_a_row_with_one_cache_only_runs_full_and_is_reported():
     evaluate(run, model, 2)
     assert model.blocks_run == 4  # now there are two
     assert run.close().notes == {"there was one cache only, and a forecast needs two": 1}
+
+
+def test_the_rivals_forecasts_are_exact_for_a_residual_that_goes_on_in_a_line():
+    for mask, order in (("FFrr", 1), ("FFFrr", 2), ("FrFrr", 2)):
+        run, model = run_of(mask, lambda sigma: 3 * sigma, mode="taylor", order=order)
+        step = len(mask) - 1
+        sigma = SIGMAS[step]
+        assert go_to(run, model, step)[0, 0, 0, 0] == pytest.approx(3 - sigma * (3 + 6 * sigma))
+
+
+def test_with_one_cache_only_they_reuse_it_plainly():
+    run, model = run_of("Fr", mode="taylor")
+    assert go_to(run, model, 1)[0, 0, 0, 0] == pytest.approx(3 - 0.8 * (3 + 2 * 1.0))
+    assert model.blocks_run == 2 and run.close().notes == {}
+
+
+def test_a_plan_that_refreshes_parts_of_a_cache_takes_no_correction():
+    plan = Plan((NOTHING, EVERYTHING), refreshes=True)
+    corrector = Corrector(Correction("forecast"), SIGMAS, None, 0.5, "flow")
+    with pytest.raises(ValueError, match="correction: mode 'forecast' .* Set mode to 'off'"):
+        CacheRun(plan, corrector, StackTap(Blocks(FAMILY, PLACES)))
 
 
 def test_a_changed_shape_forgets_the_caches_of_the_old_one():
