@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from comfyui_omnicache.omnicache.families import Branch
-from comfyui_omnicache.omnicache.plan import NOTHING
+from comfyui_omnicache.omnicache.plan import EVERY_BLOCK, NOTHING
 from comfyui_omnicache.omnicache.rivals import (
     RIVALS,
     GivenSchedule,
@@ -20,6 +20,7 @@ from measured import linear_profile
 
 JOINT = (Branch(("attention",), ("attn",)), Branch(("mlp",), ("mlp",)))
 CROSS = (JOINT[0], Branch(("cross_attention",), ("cross",)), JOINT[1])
+PILOTS = ("teacache", "adacache", "adacache-moreg")
 IMAGE, VIDEO, LARGE = (JOINT,) * 3, (CROSS,) * 5, (CROSS,) * 28  # the demo models' blocks, and DiT-XL's
 
 
@@ -149,7 +150,58 @@ def test_even_spreads_exactly_as_many_as_asked():
     assert full(plan("even", full_steps=20)) == [round(i * 49 / 19) for i in range(20)]
 
 
-@pytest.mark.parametrize("method", list(RIVALS))
+@pytest.mark.parametrize(("interval", "count"), [(2, 26), (3, 18), (4, 14), (5, 12), (6, 10)])
+def test_forecasts_come_after_three_full_steps_and_then_at_a_cadence(interval, count):
+    steps = full(plan("taylorseer-2", knob=interval))
+    assert len(steps) == count and steps == [0, 1, *range(2, 50, interval)]
+    assert plan("hicache-1", knob=interval) == plan("taylorseer-2", knob=interval)
+
+
+def test_forecasts_go_with_their_own_corrections():
+    corrections = [GivenSchedule(method).default_correction for method in RIVALS if method[-1] in "12"]
+    assert [(each.mode, each.order) for each in corrections] == [
+        ("taylor", 1), ("taylor", 2), ("hermite", 1), ("hermite", 2),
+    ]  # fmt: skip
+    assert plan("taylorseer-1") == plan("taylorseer-1", knob=6)
+
+
+@pytest.mark.parametrize(("interval", "own", "cross"), [(2, 17, 28), (3, 23, None)])
+def test_pab_reuses_the_shares_of_the_source(interval, own, cross):
+    """34 % of the steps at an interval of 2, 46 % at 3 and 56 % at 6, which is cross-attention's beside 2."""
+    parts = plan("pab", knob=interval).parts
+    assert sum(each.attention == EVERY_BLOCK for each in parts) == own
+    if cross is not None:
+        assert sum(each.cross_attention == EVERY_BLOCK for each in parts) == cross
+    # 1000 sigma is 800 at step 10 and 100 at step 45, and neither is inside.
+    assert not any(each.attention or each.cross_attention for each in (*parts[:11], *parts[45:]))
+
+
+def test_pabs_first_mlps_are_reused_for_two_steps_after_each_of_five():
+    parts = plan("pab").parts
+    assert [step for step, each in enumerate(parts) if each.mlp] == [
+        17, 18, 23, 24, 29, 30, 34, 35, 40, 41,
+    ]  # fmt: skip
+    assert {each.mlp for each in parts if each.mlp} == {range(1)}
+    assert {each.mlp for each in plan("pab", LARGE).parts if each.mlp} == {range(5)}
+
+
+def test_pab_runs_steps_in_full_of_which_the_model_has_nothing_to_reuse():
+    """Without cross-attention every second step of the window, but for the reused MLPs."""
+    steps = plan("pab", IMAGE)
+    assert [step for step in range(11, 45) if not steps.is_reused(step)] == [
+        12, 14, 16, 20, 22, 26, 28, 32, 36, 38, 42, 44,
+    ]  # fmt: skip
+    assert steps.refreshes
+
+
+def test_pabs_window_is_of_the_same_signal_to_noise_for_other_models():
+    """sigma / (1 + sigma) of theirs is sigma of a flow model."""
+    sigmas = np.linspace(0.99, 0, 51)
+    of_flow = GivenSchedule("pab").plan_for(sigmas, VIDEO)
+    assert GivenSchedule("pab").plan_for(sigmas / (1 - sigmas), VIDEO) == of_flow
+
+
+@pytest.mark.parametrize("method", [name for name in RIVALS if name not in PILOTS])
 @pytest.mark.parametrize("layout", [IMAGE, VIDEO])
 def test_the_first_step_is_full_and_faster_settings_have_fewer_full_steps(method, layout):
     profile = linear_profile(50)
@@ -176,7 +228,11 @@ def test_work_counts_branches():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"method": "pab"}, "method: 'pab' is unknown; there are even, fora"),
+        ({"method": "toca"}, "method: 'toca' is unknown; there are even, fora"),
+        (
+            {"method": "teacache", "full_steps": 20},
+            "full_steps: 20 .* decides while sampling",
+        ),
         ({"method": "fora", "knob": 0.5}, "knob: 0.5 is out of range; the interval of fora"),
         ({"method": "lemica-local"}, "profile: none is connected"),
     ],
