@@ -24,9 +24,13 @@ class RivalSchedule(io.ComfyNode):
                     options=list(RIVALS),
                     default="fora",
                     tooltip="Even: evenly spread full steps. FORA, Delta-DiT, T-GATE, DeepCache: a cadence "
-                    "for all blocks, a span of them, attention, or all but the outer blocks; these need "
-                    "granularity branch on OmniCache Model Patch. MagCache, LeMiCa-local: chosen from "
-                    "measured magnitudes or errors; these need a profile.",
+                    "for all blocks, a span of them, attention, or all but the outer blocks. TaylorSeer, "
+                    "HiCache: a cadence, with a forecast of order 1 or 2 between. PAB: attention, and "
+                    "cross-attention for longer, in the middle of the noise. TeaCache, AdaCache: decide "
+                    "while sampling, by how much a layer's input or output changes; MoReg also by the "
+                    "motion in a video, and on a picture it is plain AdaCache. All these need granularity "
+                    "branch on OmniCache Model Patch. MagCache, LeMiCa-local: chosen from measured "
+                    "magnitudes or errors; these need a profile.",
                 ),
                 io.Float.Input(
                     "knob",
@@ -38,7 +42,9 @@ class RivalSchedule(io.ComfyNode):
                     tooltip="The method's own setting; -1 takes the published one. FORA, Delta-DiT, "
                     "DeepCache: every how many steps one is full (3, 2, 3). MagCache: longest run of reused "
                     "steps (2). T-GATE: the gate as a share of the steps (0.6). Even, LeMiCa-local: share of "
-                    "full steps (0.5).",
+                    "full steps (0.5). TaylorSeer, HiCache: every how many steps one is full (6). PAB: every "
+                    "how many steps attention is computed (2). TeaCache: how much change is reused over "
+                    "(0.25). AdaCache: factor on its thresholds (1); larger reuses more, as with TeaCache.",
                 ),
                 io.Int.Input(
                     "full_steps",
@@ -46,8 +52,8 @@ class RivalSchedule(io.ComfyNode):
                     min=0,
                     max=1000,
                     tooltip="Above 0: in place of the knob, the setting whose plan has most nearly so many "
-                    "full steps. Methods that reuse only a part of the model save less with as many. 0: the "
-                    "knob counts.",
+                    "full steps. Methods that reuse only a part of the model save less with as many. Not for "
+                    "TeaCache and AdaCache, which decide while sampling. 0: the knob counts.",
                 ),
             ],
             outputs=[
@@ -55,7 +61,8 @@ class RivalSchedule(io.ComfyNode):
                     "schedule",
                     display_name="schedule",
                     tooltip="The method's plan, made anew for each sampling run. Goes to OmniCache Model "
-                    "Patch, which corrects nothing if nothing is connected to its correction.",
+                    "Patch, which corrects nothing if nothing is connected to its correction, but for the "
+                    "forecasts of TaylorSeer and HiCache.",
                 ),
             ],
         )
