@@ -20,7 +20,7 @@ class Branch:
     kinds: what it is; two where one last layer serves both. outputs: the modules of the block, as far as it
     has them, that give what is added, before the gate. feeds: where attention is not a module of its own but
     inline in the block, the layers before it. Nobody needs what they and attention give when the outputs are
-    known.
+    known. The first of either is the image's, where text has modules of its own.
     """
 
     kinds: tuple[BranchKind, ...]

@@ -56,8 +56,8 @@ class Knob(NamedTuple):
     tried: Callable[[int, int], tuple[float, ...]] = lambda steps, full: ()
 
 
-def _interval(published: float, meaning: str = "interval") -> Knob:
-    return Knob(meaning, published, 1.0, 100.0, lambda steps, full: tuple(map(float, range(1, steps))))
+def _interval(published: float) -> Knob:
+    return Knob("interval", published, 1.0, 100.0, lambda steps, full: tuple(map(float, range(1, steps))))
 
 
 def _share(published: float) -> Knob:
@@ -66,6 +66,8 @@ def _share(published: float) -> Knob:
 
 _GATE = Knob("gate as a share of the steps", 0.6, 0.0, 1.0,
              lambda steps, full: tuple(gate / steps for gate in range(steps, 0, -1)))  # fmt: skip
+# The published ones; the number of full steps depends little on it.
+_OF_PAB = Knob("interval of attention", 2.0, 1.0, 100.0, lambda steps, full: (2.0, 3.0, 5.0))
 _IN_A_ROW = Knob("longest run", 2.0, 0.0, 50.0, lambda steps, full: tuple(map(float, range(13))))
 
 
@@ -103,7 +105,7 @@ RIVALS: dict[str, Rival] = {
     "taylorseer-2": _forecast("taylor", 2),
     "hicache-1": _forecast("hermite", 1),
     "hicache-2": _forecast("hermite", 2),
-    "pab": Rival(pab, _interval(2.0, "interval of attention"), needs_branches=True),
+    "pab": Rival(pab, _OF_PAB, needs_branches=True),
     "teacache": _piloted(teacache, "threshold", 0.25),
     "adacache": _piloted(adacache, "factor on the thresholds", 1.0),
     "adacache-moreg": _piloted(adacache_moreg, "factor on the thresholds", 1.0),
