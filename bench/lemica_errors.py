@@ -99,6 +99,7 @@ def segment(steps: int, next_full: int):
     class Segment:
         profile: None = None
         why_branches: str = ""
+        is_guarded: bool = False
         default_correction: Correction = Correction(mode="off")
 
         def reuse_cost(self) -> float:

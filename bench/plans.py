@@ -202,6 +202,7 @@ def fixed(plan: Any, corrected: bool) -> Any:
         profile: None = None
         why_branches: str = ""
         wants_reuse: bool = True
+        is_guarded: bool = False
 
         def reuse_cost(self) -> float:
             return 0.0

@@ -51,14 +51,19 @@ MODELS = {
 SEEDS = (1, 2, 3)
 SAMPLES = 22  # of each seed: 66 in all
 METHODS = (
-    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "lemica", "magcache", "fora",
-    "lemica-local", "delta-dit", "deepcache", "t-gate", "omnicache-branch", "uncached-bf16", "lazycache",
-    "easycache",
+    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "lemica", "taylorseer-2",
+    "taylorseer-1", "teacache", "magcache", "fora", "hicache-2", "hicache-1", "lemica-local", "adacache", "adacache-moreg",
+    "pab", "delta-dit", "deepcache", "t-gate", "omnicache-branch", "uncached-bf16", "lazycache", "easycache",
 )  # fmt: skip
+OF_VIDEOS = ("adacache-moreg",)
 WITHOUT_BUDGET = ("uncached", "uncached-bf16")
 IN_BF16 = ("uncached-bf16", "lazycache", "easycache")
 PUBLISHED = 0.0  # in the place of a budget: the setting that the method's authors recommend
-WITH_PUBLISHED = ("magcache", "fora", "delta-dit", "deepcache", "t-gate", "lazycache", "easycache")
+WITHOUT_PUBLISHED = ("fewer-steps", "even", "lemica", "lemica-local")  # or not of others
+
+
+def has_published_setting(method: str) -> bool:
+    return method not in (*WITHOUT_BUDGET, *WITHOUT_PUBLISHED) and not method.startswith("omnicache")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ def tasks(
         if setting not in MODELS[model].settings:
             continue
         for method in (method for method in METHODS if method in wanted):
+            if method in OF_VIDEOS and model != "video":
+                continue
             budgets = _budgets(method, setting[1])
             ordered += [Task(model, *setting, reuse, method, seed, samples) for reuse in budgets]
     return ordered
@@ -117,7 +124,7 @@ def tasks(
 def _budgets(method: str, steps: int) -> tuple[float, ...]:
     if method in WITHOUT_BUDGET:
         return (0.0,)
-    return (*BUDGETS.get(steps, USUAL_BUDGETS), *((PUBLISHED,) if method in WITH_PUBLISHED else ()))
+    return (*BUDGETS.get(steps, USUAL_BUDGETS), *((PUBLISHED,) if has_published_setting(method) else ()))
 
 
 def read_rows() -> list[dict]:
@@ -171,7 +178,9 @@ class Progress:
                 if seconds > 5400
                 else f", about {seconds / 60:.0f} min left"
             )
-        budget = f" {task.reuse:.0%}" if task.reuse else " published" if task.method in WITH_PUBLISHED else ""
+        budget = (
+            f" {task.reuse:.0%}" if task.reuse else " published" if has_published_setting(task.method) else ""
+        )
         print(
             f"[{self._number}/{self._count}{left}] {task.model} {task.sampler} {task.steps} steps, seed "
             f"{task.seed}: {task.method}{budget}",

@@ -2,11 +2,12 @@
 load_pack() first."""
 
 import io
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -28,9 +29,10 @@ from comfyui_omnicache.omnicache.schedule import Cost, Schedule
 from data import random_words
 from demo_model import DemoModel, kind_of
 from measures import layer_distance, psnr, ssim
-from quality import FOLDER, IN_BF16, MODELS, PUBLISHED, WITHOUT_BUDGET, Task
+from quality import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
 
 HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
+TRIAL_SAMPLES = {"image": 4, "video": 1}  # that a threshold is sought with
 HOST_THRESHOLD, HIGHEST_THRESHOLD = 0.2, 3.0  # what the host's nodes suggest and allow
 DATA_BATCHES, FIRST_DATA_BATCH = 16, 20_000  # draws of the data that neither training nor its test have seen
 
@@ -101,12 +103,11 @@ class Bench:
         if task.method == "lemica":
             return lemica(task, demo)
         if task.method in RIVALS:
-            return rival(task, demo)
+            return self._rival(task, demo)
         return ours(task, demo)
 
     def _host_cache(self, task: Task, demo: DemoModel) -> Arm:
-        """EasyCache and LazyCache with the threshold that computes at least as many steps as the budget asks
-        for, and the fewest such: found on samples of another seed."""
+        """EasyCache and LazyCache, which decide while sampling."""
 
         def arm(threshold: float) -> Arm:
             node = HOST_CACHES[task.method]
@@ -114,12 +115,27 @@ class Bench:
 
         if task.reuse == PUBLISHED:
             return arm(HOST_THRESHOLD)
+        return arm(self._threshold(task, demo, arm, HIGHEST_THRESHOLD))
+
+    def _rival(self, task: Task, demo: DemoModel) -> Arm:
+        if task.reuse == PUBLISHED or not RIVALS[task.method].decides_while_sampling:
+            return rival(task, demo)
+        fitted = fitted_of(demo.kind)
+
+        def arm(knob: float) -> Arm:
+            return patched(task, demo, GivenSchedule(task.method, knob=knob, **fitted), knob)
+
+        return arm(self._threshold(task, demo, arm, RIVALS[task.method].knob.high))
+
+    def _threshold(self, task: Task, demo: DemoModel, arm: Callable[[float], Arm], highest: float) -> float:
+        """The threshold that computes at least as many steps as the budget asks for, and the fewest such:
+        found on samples of another seed."""
         key = (task.model, task.sampler, task.steps, task.method, task.reuse)
         if key not in self._settings:
-            trial = Task(task.model, task.sampler, task.steps, task.reuse, task.method, 0, 4)
+            trial = replace(task, seed=0, samples=TRIAL_SAMPLES[demo.kind])
             asked = self._asked(trial, demo)
-            low, high = 0.0, HIGHEST_THRESHOLD
-            for _ in range(9):
+            low, high = 0.0, highest
+            for _ in range(8):
                 middle = math.sqrt(max(low, 1e-3) * high)
                 counts = self._sample(trial, demo, arm(middle), prompts_of(trial))[2]
                 if counts.full * task.steps >= asked * task.full_steps:
@@ -127,7 +143,7 @@ class Bench:
                 else:
                     high = middle
             self._settings[key] = round(low, 5)
-        return arm(self._settings[key])
+        return self._settings[key]
 
     def _asked(self, task: Task, demo: DemoModel) -> int:
         """Evaluations of an uncached run. LazyCache does not even ask for those that it spares."""
@@ -224,14 +240,29 @@ def ours(task: Task, demo: DemoModel) -> Arm:
 
 
 def rival(task: Task, demo: DemoModel) -> Arm:
+    """With its published setting, or the one whose plan meets the budget most nearly."""
     full_steps = None if task.reuse == PUBLISHED else task.full_steps
     schedule = GivenSchedule(task.method, full_steps=full_steps, profile=profile_of(task.model))
-    branches = "branch" if schedule.rival.needs_branches else "stack"
-    model = OmniCacheModelPatch.execute(demo.model, schedule, granularity=branches).args[0]
     diffusion_model = demo.model.model.diffusion_model
     layout = tuple(place.blocks.branches for place in places_of(diffusion_model, family_of(diffusion_model)))
     setting = schedule.setting_for(Sampling(demo.sigmas(task.steps), layout, schedule.profile))
+    return patched(task, demo, schedule, setting)
+
+
+def patched(task: Task, demo: DemoModel, schedule: GivenSchedule, setting: float) -> Arm:
+    granularity = "branch" if schedule.rival.needs_branches else "stack"
+    model = OmniCacheModelPatch.execute(demo.model, schedule, granularity=granularity).args[0]
     return Arm(model, task.steps, setting)
+
+
+@cache
+def fitted_of(kind: str) -> dict[str, Any]:
+    """What bench/teacache_fit.py fitted to a demo model, as arguments of GivenSchedule."""
+    found = json.loads((ROOT / "bench" / "out" / "teacache.json").read_text())[kind]
+    fitted = {"polynomial": tuple(found["polynomial"])}
+    if "typical_motion" in found:
+        fitted["typical_motion"] = found["typical_motion"]
+    return fitted
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from ..omnicache.correction import Correction, Corrector
 from ..omnicache.drift import DriftGuard
 from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
-from ..omnicache.plan import EVERYTHING
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
@@ -129,8 +128,7 @@ class OmniCacheModelPatch(io.ComfyNode):
             plan = schedule.plan_for(np.array(sigmas), layout)
             if not plan.selections and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
-            # What was calibrated is the noise of reusing everything.
-            is_watched = outlook is not None and drift_limit > 0 and plan.selections == {EVERYTHING}
+            is_watched = outlook is not None and schedule.is_guarded and drift_limit > 0
             tell_size = blocks.on_size
             # Older caches are kept as changes, in half the width.
             of_newest = (correction.generations + 1) / 2

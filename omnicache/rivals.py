@@ -169,6 +169,10 @@ class GivenSchedule:
     def wants_reuse(self) -> bool:
         return True
 
+    @property
+    def is_guarded(self) -> bool:
+        return False  # the plan is to be followed, whatever comes of it
+
     def reuse_cost(self) -> float:
         return measured_reuse_cost(self.profile)
 

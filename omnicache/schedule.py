@@ -37,6 +37,10 @@ class Planner(Protocol):
     def wants_reuse(self) -> bool:
         """Whether a plan that reuses nothing is not what the user asked for."""
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the run is compared with the profile, and reuses less where it differs."""
+
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one."""
 
@@ -89,6 +93,11 @@ class Schedule:
     def wants_reuse(self) -> bool:
         nothing = {"reuse ratio": 0.0, "speed-up": 1.0}
         return self.budget.value != nothing.get(self.budget.kind)
+
+    @property
+    def is_guarded(self) -> bool:
+        # The noise that was calibrated is that of reusing everything.
+        return self.profile is not None and self.parts == EVERYTHING
 
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one, measured if it was."""
