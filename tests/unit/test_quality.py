@@ -123,7 +123,8 @@ def test_the_document_marks_the_best_and_the_idle(tmp_path):
     text = quality_report.document(
         quality_report.aggregated([uncached(), row("even"), better, idle], tmp_path)
     )
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert "| image | euler | 20 | 50% | 50.0 | 33.0 (even) | +17.0 | - |" in text
+    lines = [line for line in text[text.index("## image, euler") :].splitlines() if line.startswith("|")]
     assert lines[2].startswith("| uncached | - | 40 / 40 | 100% | 1.00x | - |")
     assert "| omnicache | 50% | 20 / 40 | 50% | 2.00x | **50.00** ± 0.0" in lines[3]
     assert lines[4].startswith("| even |") and lines[5].startswith("| fora (idle) |")
@@ -132,9 +133,29 @@ def test_the_document_marks_the_best_and_the_idle(tmp_path):
 def test_the_report_is_a_table_figures_and_plots(tmp_path, monkeypatch):
     for name in ("OUT", "DOCS"):
         monkeypatch.setattr(quality_report, name, tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{quality_report.MARK}\nold\n{quality_report.MARK}\nafter\n")
+    monkeypatch.setattr(quality_report, "README", readme)
     quality_report.write([uncached(), row("even"), row("even", 0.6)], tmp_path)
     figures = json.loads((tmp_path / "quality.json").read_text())
     assert [each["budget"] for each in figures["rows"]] == [0.0, 0.5, 0.6]
     assert "## image, euler, 20 steps" in (tmp_path / "quality.md").read_text()
     assert all((tmp_path / f"quality_image.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
     assert not (tmp_path / "quality_video.png").exists()
+    assert readme.read_text().splitlines()[::5] == ["before", "after"] and "old" not in readme.read_text()
+
+
+def test_the_readme_shows_what_was_measured():
+    rows = json.loads((quality_report.OUT / "quality.json").read_text())["rows"]
+    assert "\n".join(quality_report.readme_table(rows)) in quality_report.README.read_text()
+
+
+def test_best_is_who_meets_the_budget():
+    rows = [
+        {"method": "a", "budget": 0.5, "flops": 0.54, "psnr": 30.0},
+        {"method": "b", "budget": 0.5, "flops": 0.56, "psnr": 40.0},  # computes more than the budget leaves
+        {"method": "c", "budget": 0.5, "flops": 0.40, "psnr": 20.0},
+        {"method": "d", "budget": 0.0, "flops": 0.10, "psnr": 50.0},  # a published setting
+    ]
+    assert quality_report.best_of(rows, 0.5) is rows[0]
+    assert quality_report.best_of(rows, 0.0) is None and quality_report.best_of(rows, 0.6) is None
