@@ -219,24 +219,14 @@ def profile_of(name: str) -> Profile:
 
 
 def ours(task: Task, demo: DemoModel) -> Arm:
-    """With the shortest runs of reused steps that meet the budget, but not under the default of 2."""
     is_paper = task.method == "omnicache-paper"
     cost: Cost = "curvature" if is_paper else "corrected error"
     correction = Correction("paper", "low-high") if is_paper else Correction()
     granularity = "branch" if task.method == "omnicache-branch" else "stack"
-    for longest in range(2, 5):
-        schedule = Schedule(
-            Budget("reuse ratio", task.reuse), cost, Constraints(longest), profile_of(task.model)
-        )
-        try:
-            schedule.plan_for(demo.sigmas(task.steps))
-        except ValueError:
-            if longest == 4:
-                raise
-        else:
-            break
+    constraints = Constraints().with_longest_run(task.steps, task.steps - task.full_steps)
+    schedule = Schedule(Budget("reuse ratio", task.reuse), cost, constraints, profile_of(task.model))
     model = OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0]
-    return Arm(model, task.steps, longest)
+    return Arm(model, task.steps, constraints.max_consecutive)
 
 
 def rival(task: Task, demo: DemoModel) -> Arm:

@@ -50,11 +50,12 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "max_consecutive",
-                    default=2,
-                    min=1,
+                    default=0,
+                    min=0,
                     max=4,
-                    tooltip="Longest run of reused steps, 1 to 4. 2 is the paper's; 1 is safer, more is "
-                    "rarely good. It bounds the budget too: 1 allows about half of the steps, 2 two thirds.",
+                    tooltip="Longest run of reused steps. 0: 2, or up to 4 where the budget would leave no "
+                    "choice otherwise. 1 to 4: so many; 2 is the paper's, 1 is safer. It bounds the budget "
+                    "too: 1 allows about half of the steps, 2 two thirds.",
                 ),
                 io.Int.Input(
                     "protect_first",

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ StepCost = Callable[[int, int, int], float]
 Layout = tuple[tuple[Branch, ...], ...]
 
 MIN_STEPS = 8
+AUTOMATIC = 0
 FIRST_FULL = 2  # a lane needs a cache, and then a measured noise, before anything can be reused and corrected
 
 
@@ -53,11 +54,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Constraints:
-    """max_consecutive: longest run of reused steps. protect_first, protect_last: steps kept full at either
-    end.
+    """max_consecutive: longest run of reused steps; AUTOMATIC lets `with_longest_run` choose. protect_first,
+    protect_last: steps kept full at either end.
     full, reuse: steps the user forced, by number."""
 
-    max_consecutive: int = 2
+    max_consecutive: int = AUTOMATIC
     protect_first: int = FIRST_FULL
     protect_last: int = 1
     full: frozenset[int] = frozenset()
@@ -90,6 +91,23 @@ class Constraints:
         may_be_full = np.ones(steps, dtype=bool)
         may_be_full[sorted(self.reuse)] = False
         return may_be_full, may_reuse
+
+    def with_longest_run(self, steps: int, reused: int) -> "Constraints":
+        """The same with a longest run of reused steps, if it is to be chosen: the shortest, of 2 to 4, under
+        which one step more could be reused. Runs of 2 are what can be corrected best, but where they leave
+        only one plan, that one reuses the steps at the ends too."""
+        if self.max_consecutive != AUTOMATIC:
+            return self
+        choices = [replace(self, max_consecutive=longest) for longest in (2, 3, 4)]
+        return next((each for each in choices if each.most_reused(steps) > reused), choices[-1])
+
+    def most_reused(self, steps: int) -> int:
+        """How many steps could be reused at most."""
+        run = count = 0
+        for may_be_reused in self.allowed(steps)[1]:
+            run = run + 1 if may_be_reused and run < self.max_consecutive else 0
+            count += run > 0
+        return count
 
 
 NO_BLOCK, EVERY_BLOCK = range(0), range(sys.maxsize)
@@ -185,6 +203,7 @@ def solve(
     are short, so a step's cost may depend on the full step it reuses and on the one before. Raises ValueError
     if no plan meets the constraints.
     """
+    constraints = constraints.with_longest_run(steps, reused)
     may_be_full, may_reuse = constraints.allowed(steps)
     if reused == 0 and not constraints.reuse:
         return Plan.of((False,) * steps)

@@ -66,13 +66,36 @@ def test_overrides_are_met_and_the_budget_is_kept_around_them():
     assert sum(plan.reused) == 8
 
 
+@pytest.mark.parametrize(
+    ("steps", "reused", "longest"),
+    # Of 24 steps 21 are free; runs of 2 reuse 14 of them at most, in one single way.
+    [(24, 13, 2), (24, 14, 3), (24, 15, 3), (24, 16, 4), (50, 30, 2), (50, 35, 3), (50, 36, 4)],
+)
+def test_runs_get_longer_where_shorter_ones_leave_no_choice(steps, reused, longest):
+    chosen = Constraints().with_longest_run(steps, reused)
+    assert chosen.max_consecutive == longest
+    assert Constraints(2).with_longest_run(steps, reused) == Constraints(2)
+    plan = solve(steps, reused, Constraints(), lambda step, cached, source: (step - cached) ** 2)
+    runs = "".join("r" if step else "F" for step in plan.reused).split("F")
+    assert sum(plan.reused) == reused and max(map(len, runs)) <= longest
+
+
+def test_as_many_can_be_reused_as_a_plan_has():
+    for longest in (1, 2, 3, 4):
+        constraints = Constraints(longest, protect_first=3, full=frozenset({7}))
+        most = constraints.most_reused(20)
+        assert sum(solve(20, most, constraints, lambda *steps: 0.0).reused) == most
+        with pytest.raises(ValueError, match=f"up to {most} of 20"):
+            solve(20, most + 1, constraints, lambda *steps: 0.0)
+
+
 def test_nothing_reused_is_a_plan_for_any_number_of_steps():
     assert solve(3, 0, Constraints(), lambda *steps: 0.0).reused == (False, False, False)
 
 
 @pytest.mark.parametrize(
     ("steps", "reused", "words"),
-    [(4, 2, "at least 8"), (10, 9, "possible: up to 5 of 10"), (50, 40, "max_consecutive 2")],
+    [(4, 2, "at least 8"), (10, 9, "possible: up to 6 of 10"), (50, 40, "max_consecutive 4")],
 )
 def test_a_budget_that_cannot_be_met_is_refused_with_what_is_possible(steps, reused, words):
     with pytest.raises(ValueError, match=words):

@@ -183,8 +183,5 @@ def test_overrides_are_read():
 
 
 def test_constraints_have_the_papers_defaults():
-    assert (Constraints().max_consecutive, Constraints().protect_first, Constraints().protect_last) == (
-        2,
-        2,
-        1,
-    )
+    usual = Constraints().with_longest_run(50, 25)
+    assert (usual.max_consecutive, usual.protect_first, usual.protect_last) == (2, 2, 1)
