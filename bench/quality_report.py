@@ -267,7 +267,8 @@ def _line(row: dict, is_best: bool) -> str:
 
 
 def save_plot(model: str, rows: Sequence[dict]) -> None:
-    """PSNR, and Frechet distance above that of uncached, against FLOPs, a line for each method, of the setting with the most rows."""
+    """PSNR, and Frechet distance above that of uncached, against FLOPs: a line for each method, of the
+    setting with the most rows."""
     import matplotlib
 
     matplotlib.use("Agg")
