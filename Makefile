@@ -5,7 +5,7 @@ PYTEST = $(HOST_PYTHON) -m pytest
 export PATH := $(CURDIR)/.host/nodejs/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quality test lint soak test-unit test-host test-server test-js test-browser ui profiles train distil clean
+.PHONY: help setup demo quality paper test lint soak test-unit test-host test-server test-js test-browser ui profiles train distil clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo:  ## sample both demo models with and without the pack; results in demo/out
 
 quality: setup  ## the pack beside its rivals on both demo models (days on 2 cores; stop and go on as you like)
 	@$(HOST_PYTHON) bench/quality.py
+
+paper: setup  ## the paper's claims measured anew: docs/paper.md (an hour on 2 cores; stop and go on as you like)
+	@$(HOST_PYTHON) bench/paper.py
 
 test:  ## all tests
 	@$(SETUP) --tests
