@@ -5,7 +5,7 @@ PYTEST = $(HOST_PYTHON) -m pytest
 export PATH := $(CURDIR)/.host/nodejs/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quality paper test lint soak test-unit test-host test-server test-js test-browser ui profiles train distil clean
+.PHONY: help setup demo quality paper studies test lint soak test-unit test-host test-server test-js test-browser ui profiles train distil clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ quality: setup  ## the pack beside its rivals on both demo models (days on 2 cor
 
 paper: setup  ## the paper's claims measured anew: docs/paper.md (an hour on 2 cores; stop and go on as you like)
 	@$(HOST_PYTHON) bench/paper.py
+
+studies: setup  ## which settings to leave alone: filters, constraints, transfer of profiles (an hour; stop and go on)
+	@$(HOST_PYTHON) bench/studies.py
 
 test:  ## all tests
 	@$(SETUP) --tests

@@ -38,10 +38,10 @@ class DemoModel:
         self.profile_path = ROOT / "schedules" / f"omnicache_demo_{name}.json"
         self._codec = Codec.load()
 
-    def sigmas(self, steps: int) -> np.ndarray:
+    def sigmas(self, steps: int, scheduler: str = "simple") -> np.ndarray:
         """(steps + 1,) what sampling goes through."""
         sampling = self.model.get_model_object("model_sampling")
-        return comfy.samplers.calculate_sigmas(sampling, "simple", steps).numpy()
+        return comfy.samplers.calculate_sigmas(sampling, scheduler, steps).numpy()
 
     def sample(
         self, model, sampler: str, steps: int, batch: int, cfg: float | None = None, seed: int = 1
@@ -59,14 +59,17 @@ class DemoModel:
         cfg: float | None = None,
         seed: int = 1,
         callback: Callable | None = None,
+        scheduler: str = "simple",
+        shape: tuple[int, ...] = (),
     ) -> torch.Tensor:
-        """One sample for each prompt, evaluated together. callback: as the host calls it at each step."""
-        empty = torch.zeros(len(prompts), *demo_nodes.LATENT_SHAPE[self.kind])
+        """One sample for each prompt, evaluated together. callback: as the host calls it at each step. shape:
+        of one latent, if it is not what the model was trained on."""
+        empty = torch.zeros(len(prompts), *(shape or demo_nodes.LATENT_SHAPE[self.kind]))
         noise = comfy.sample.prepare_noise(empty, seed)
-        positive, negative = self._conditioning(prompts), self._conditioning([""])
+        positive, negative = self.conditioning(prompts), self.conditioning([""])
         with torch.inference_mode():
             return comfy.sample.sample(
-                model, noise, steps, self.cfg if cfg is None else cfg, sampler, "simple", positive, negative,
+                model, noise, steps, self.cfg if cfg is None else cfg, sampler, scheduler, positive, negative,
                 empty, seed=seed, callback=callback, disable_pbar=True,
             )  # fmt: skip
 
@@ -77,7 +80,7 @@ class DemoModel:
         """What sampling gives from a state on. state: as a sampler's callback shows it, at the first of the
         sigmas."""
         empty = torch.zeros(len(prompts), *demo_nodes.LATENT_SHAPE[self.kind])
-        positive, negative = self._conditioning(prompts), self._conditioning([""])
+        positive, negative = self.conditioning(prompts), self.conditioning([""])
         # The models are flow models: from an empty latent, sampling starts with sigma times the noise.
         noise = state.cpu() / float(sigmas[0])
         with torch.inference_mode():
@@ -95,7 +98,7 @@ class DemoModel:
                 latents = latents.transpose(1, 2).flatten(0, 1)
             return (self._codec.decode(latents).clamp(-1, 1) + 1) / 2
 
-    def _conditioning(self, prompts: Sequence[str]) -> list:
+    def conditioning(self, prompts: Sequence[str]) -> list:
         """One conditioning whose rows are the prompts: the host hands each row of the batch its own."""
         given = [demo_nodes.OmniCacheDemoText.execute(self.kind, prompt)[0][0] for prompt in prompts]
         pooled = torch.cat([options["pooled_output"] for _, options in given])

@@ -11,7 +11,7 @@ from torch import Tensor
 from .lane import Cache, JoinedCaches, LaneKey, Rows, Signature, split_captured
 from .profile import Floats, ModelIdentity, Profile, Settings
 from .run import Call, StageCounter
-from .spectrum import BAND_EDGES, BandProducts
+from .spectrum import BAND_EDGES, BandProducts, grid_of
 from .storage import Kept
 from .tap import BlockTap, Captured
 from .trajectory import GramRecorder, geometry, menger_curvature, turning_angle
@@ -168,9 +168,9 @@ class CalibrationRun:
             past[step] = _Past(signature, cache, {age: rows[lane] for age, rows in by_age.items()})
             past.pop(step - self._ages, None)
 
-    def _band_products(self, grid: Tensor) -> BandProducts:
+    def _band_products(self, latent: Tensor) -> BandProducts:
         if self._products is None:
-            self._products = BandProducts(*grid.shape[-2:])
+            self._products = BandProducts(grid_of(latent.shape))
         return self._products
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .forecast import REUSE, Weights, hermite, lagrange, taylor
 from .noise_axis import log_snr
 from .outlook import Outlook
-from .spectrum import apply_response, band_responses, low_pass_response
+from .spectrum import Grid, apply_response, band_responses, grid_of, low_pass_response
 
 Mode = Literal["age-aware", "paper", "off", "forecast", "per-band", "taylor", "hermite"]
 Filter = Literal["off", "low-high", "low", "high"]
@@ -115,8 +115,8 @@ class Corrector:
         self._switch_sigma = switch_sigma
         self._axis = log_snr(sigmas, prediction, FORECAST_SMALLEST).tolist()
         self._step_gamma = outlook.step_correlation() if outlook is not None else None
-        self._responses: dict[tuple[int, int, torch.device], Tensor] = {}
-        self._band_responses: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._responses: dict[tuple[Grid, torch.device], Tensor] = {}
+        self._band_responses: dict[tuple[Grid, torch.device], Tensor] = {}
 
     def gamma(self, step: int, cached_step: int, source_step: int) -> Gamma:
         """The factor that predicts the noise of reusing cached_step's cache at this step from the noise
@@ -182,17 +182,17 @@ class Corrector:
         return apply_response(noise, response if kind == "low" else 1.0 - response).to(noise.dtype)
 
     def _response(self, noise: Tensor) -> Tensor:
-        key = (noise.shape[-2], noise.shape[-1], noise.device)
+        key = (grid_of(noise.shape), noise.device)
         if key not in self._responses:
-            self._responses[key] = low_pass_response(key[0], key[1], self.correction.cutoff, key[2])
+            self._responses[key] = low_pass_response(key[0], self.correction.cutoff, key[1])
         return self._responses[key]
 
     def _band_response(self, noise: Tensor, gammas: tuple[float, ...]) -> Tensor:
-        key = (noise.shape[-2], noise.shape[-1], noise.device)
+        key = (grid_of(noise.shape), noise.device)
         if key not in self._band_responses:
             self._band_responses[key] = band_responses(*key)
         of_bands = self._band_responses[key]
-        return (torch.tensor(gammas, device=noise.device).view(-1, 1, 1) * of_bands).sum(0)
+        return torch.tensordot(torch.tensor(gammas, device=noise.device), of_bands, dims=1)
 
     def _age_ratio(self, step: int, cached_step: int, source_step: int) -> float:
         """How much farther in sigma this step is from its cache than the cache was from its predecessor's."""

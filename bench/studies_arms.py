@@ -1,0 +1,174 @@
+"""Samples one case of bench/studies.py through the real host and measures it. Call in_process.load_host() and
+load_pack() first."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import studies_lanes
+import torch
+from studies import CALIBRATION_PROMPTS, CALIBRATION_SEED, CFG, FOLDER, PROMPTS, SEED, Calibration, Case
+
+from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
+from comfyui_omnicache.omnicache import calibration, correction
+from comfyui_omnicache.omnicache.correction import Correction
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan
+from comfyui_omnicache.omnicache.profile import Profile
+from comfyui_omnicache.omnicache.report import RunReport
+from comfyui_omnicache.omnicache.schedule import Schedule
+from demo_model import DemoModel, demo_nodes
+from measures import psnr
+
+MEASURED = ("plan", "outcome", "psnr", "seconds", "cache_bytes", "full", "asked", "limited_gammas")
+
+
+class Bench:
+    """Holds the uncached pictures that were asked for last, and what was measured."""
+
+    def __init__(self, rows: Iterable[dict]) -> None:
+        """rows: the finished ones."""
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self._known = {row["outcome"]: row for row in rows if "outcome" in row}
+        self._reference: tuple[Case, np.ndarray] | None = None
+
+    def measure(self, case: Case) -> dict:
+        """A row. psnr: for each sample, mean over its frames, in dB to the uncached one. A case whose
+        constraints allow no plan says why instead."""
+        demo, schedule = demo_model(case.model), schedule_of(case)
+        try:
+            plan = schedule.plan_for(demo.sigmas(case.steps, case.scheduler))
+        except ValueError as impossible:
+            return {"impossible": str(impossible)}
+        decisions = "".join("r" if reused else "f" for reused in plan.reused)
+        outcome = case.outcome(decisions)
+        if outcome not in self._known:
+            self._known[outcome] = {
+                "plan": decisions,
+                "outcome": outcome,
+                **self._sampled(case, schedule, plan),
+            }
+        return {name: self._known[outcome][name] for name in MEASURED}
+
+    def _sampled(self, case: Case, schedule: Schedule, plan: Plan) -> dict:
+        demo, reference = demo_model(case.model), self._uncached(case.reference)
+        with reports() as found, bands_over(case.over_time):
+            if case.lanes:
+                model = studies_lanes.patched(demo, case, schedule, plan)
+            else:
+                model = OmniCacheModelPatch.execute(
+                    demo.model, schedule, correction_of(case), case.granularity
+                ).args[0]
+            pictures, seconds = sample(demo, case, model)
+        report = found[0] if found else RunReport(0, 0)
+        return {
+            "psnr": [round(psnr(*pair), 3) for pair in zip(pictures, reference, strict=True)],
+            "seconds": round(seconds, 3),
+            "cache_bytes": report.cache_bytes,
+            "full": report.evaluations_full,
+            "asked": report.evaluations_asked,
+            "limited_gammas": report.limited_gammas,
+        }
+
+    def _uncached(self, case: Case) -> np.ndarray:
+        if self._reference is None or self._reference[0] != case:
+            path = FOLDER / f"uncached_{name_of(case)}.npy"
+            if not path.exists():
+                demo = demo_model(case.model)
+                np.save(path, sample(demo, case, demo.model)[0])
+            self._reference = case, np.load(path)
+        return self._reference[1]
+
+
+@cache
+def demo_model(kind: str) -> DemoModel:
+    return DemoModel(kind)
+
+
+def sample(demo: DemoModel, case: Case, model) -> tuple[np.ndarray, float]:
+    """Pictures (samples, frames, height, width, 3) in 0..1 and the CPU seconds that sampling took."""
+    started = time.process_time()
+    latents = demo.latents(
+        model, case.sampler, case.steps, PROMPTS[case.model], CFG, SEED, scheduler=case.scheduler,
+        shape=case.shape,
+    )  # fmt: skip
+    seconds = time.process_time() - started
+    pictures = demo.decode(latents).numpy()
+    return pictures.reshape(len(PROMPTS[case.model]), -1, *pictures.shape[1:]), seconds
+
+
+def schedule_of(case: Case) -> Schedule:
+    limits = Constraints(case.max_consecutive, case.protect_first, case.protect_last)
+    profile = None if case.cost == "even" else profile_of(case.model, case.profile)
+    return Schedule(Budget("reuse ratio", case.reuse), case.cost, limits, profile)
+
+
+def correction_of(case: Case) -> Correction:
+    return Correction(case.mode, case.filter, case.switch_point, case.cutoff, order=case.order)
+
+
+@cache
+def profile_of(kind: str, made: Calibration | None) -> Profile:
+    """Calibrated once and kept; None is the one that comes with the pack."""
+    if made is None:
+        return read(demo_model(kind).profile_path)
+    path = FOLDER / f"profile_{kind}_{name_of(made)}.json"
+    if not path.exists():
+        print(f"calibrating: {kind}, {made}", flush=True)
+        with bands_over(made.over_time):
+            path.write_text(calibrated(demo_model(kind), made).to_json(), encoding="utf-8")
+    return read(path)
+
+
+def read(path: Path) -> Profile:
+    return Profile.from_json(path.read_text(encoding="utf-8"), path.name)
+
+
+def calibrated(demo: DemoModel, made: Calibration) -> Profile:
+    is_own = made.prompt < 0
+    prompts = PROMPTS[demo.kind] if is_own else [CALIBRATION_PROMPTS[demo.kind][made.prompt]]
+    empty = {"samples": torch.zeros(len(prompts), *(made.shape or demo_nodes.LATENT_SHAPE[demo.kind]))}
+    # The prompts differ in their noise too.
+    seed = SEED if is_own else CALIBRATION_SEED + 10 * made.prompt
+    with torch.inference_mode():
+        return TrajectoryCalibrator.execute(
+            demo.model, demo.conditioning(prompts), demo.conditioning([""]), empty, seed, made.steps, CFG,
+            made.sampler, made.scheduler, 1.0, made.samples, "",
+        ).args[0]  # fmt: skip
+
+
+@contextmanager
+def bands_over(time: bool) -> Iterator[None]:
+    """Takes the frequencies of a video over time too, in place of each frame's own."""
+    modules = (calibration, correction)
+    before = calibration.grid_of
+    for module in modules if time else ():
+        module.grid_of = lambda shape: tuple(shape[2:])
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.grid_of = before
+
+
+@contextmanager
+def reports() -> Iterator[list[RunReport]]:
+    """The reports of the runs in it, in place of a line in the log."""
+    found: list[RunReport] = []
+    announce = host._announce
+    host._announce = found.append
+    try:
+        yield found
+    finally:
+        host._announce = announce
+
+
+def name_of(thing: Case | Calibration) -> str:
+    """Names its file."""
+    return hashlib.sha256(repr(asdict(thing)).encode()).hexdigest()[:12]
