@@ -51,10 +51,10 @@ MODELS = {
 SEEDS = (1, 2, 3)
 SAMPLES = 22  # of each seed: 66 in all
 METHODS = (
-    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "lemica", "taylorseer-2",
-    "taylorseer-1", "teacache", "magcache", "fora", "hicache-2", "hicache-1", "lemica-local", "adacache",
-    "adacache-moreg", "pab", "delta-dit", "deepcache", "t-gate", "omnicache-branch", "uncached-bf16",
-    "lazycache", "easycache",
+    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "omnicache-no-profile", "lemica",
+    "taylorseer-2", "taylorseer-1", "teacache", "magcache", "fora", "hicache-2", "hicache-1", "lemica-local",
+    "adacache", "adacache-moreg", "pab", "delta-dit", "deepcache", "t-gate", "omnicache-branch",
+    "uncached-bf16", "lazycache", "easycache",
 )  # fmt: skip
 OF_VIDEOS = ("adacache-moreg",)
 WITHOUT_BUDGET = ("uncached", "uncached-bf16")

@@ -218,13 +218,16 @@ def profile_of(name: str) -> Profile:
     return Profile.from_json(path.read_text(), path.name)
 
 
+OWN_COSTS: dict[str, Cost] = {"omnicache-paper": "curvature", "omnicache-no-profile": "reach"}
+
+
 def ours(task: Task, demo: DemoModel) -> Arm:
-    is_paper = task.method == "omnicache-paper"
-    cost: Cost = "curvature" if is_paper else "corrected error"
-    correction = Correction("paper", "low-high") if is_paper else Correction()
+    cost = OWN_COSTS.get(task.method, "corrected error")
+    correction = Correction("paper", "low-high") if task.method == "omnicache-paper" else Correction()
     granularity = "branch" if task.method == "omnicache-branch" else "stack"
     constraints = Constraints().with_longest_run(task.steps, task.steps - task.full_steps)
-    schedule = Schedule(Budget("reuse ratio", task.reuse), cost, constraints, profile_of(task.model))
+    profile = profile_of(task.model) if cost != "reach" else None
+    schedule = Schedule(Budget("reuse ratio", task.reuse), cost, constraints, profile)
     model = OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0]
     return Arm(model, task.steps, constraints.max_consecutive)
 

@@ -181,6 +181,9 @@ def _setting(row: dict) -> tuple:
     return row["model"], row["sampler"], row["of_steps"]
 
 
+README_METHODS = ("omnicache", "omnicache-no-profile", "omnicache-paper", "fewer-steps")
+
+
 def readme_table(rows: Sequence[dict]) -> list[str]:
     """The rows that the README shows: of each model at 50 euler steps (few-step: 16), the pack, the paper's
     way, the three best others and the control."""
@@ -196,7 +199,7 @@ def readme_table(rows: Sequence[dict]) -> list[str]:
                 lines.append(_short_line(row, "uncached"))
         for budget in sorted({row["budget"] for row in of_model} & {0.5, 0.6, 5 / 16}):
             own = [row for row in of_model if row["budget"] == budget]
-            always = [row for row in own if row["method"] in ("omnicache", "omnicache-paper", "fewer-steps")]
+            always = [row for row in own if row["method"] in README_METHODS]
             others = [row for row in own if not row["method"].startswith("omnicache") and row not in always]
             for _ in range(3):
                 best = best_of([row for row in others if row not in always and not is_idle(row)], budget)

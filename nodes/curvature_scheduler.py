@@ -42,11 +42,12 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "cost",
-                    options=["corrected error", "error", "curvature", "even"],
+                    options=["corrected error", "error", "curvature", "reach", "even"],
                     default="corrected error",
                     tooltip="By what the reused steps are chosen. Corrected error: measured error of reuse "
                     "that the correction cannot predict. Error: measured error. Curvature: turning angle "
-                    "of the trajectory, as in the paper. Even: spread evenly; needs no profile.",
+                    "of the trajectory, as in the paper. Reach: how far the forecast reaches from computed "
+                    "steps; needs no profile. Even: spread evenly; needs none either, and is worse.",
                 ),
                 io.Int.Input(
                     "max_consecutive",

@@ -19,6 +19,11 @@ def log_snr(sigmas: ArrayLike, prediction: str, smallest: float = _SMALLEST) -> 
     return -np.log(np.maximum(sigma, smallest))
 
 
+def likely_prediction(sigmas: ArrayLike) -> str:
+    """What a model of these sigmas predicts, where nobody says: those of flow models reach 1 at most."""
+    return "flow" if np.max(sigmas) <= 1 else "other"
+
+
 def positions(sigmas: ArrayLike, grid: ArrayLike, prediction: str) -> NDArray[np.float64]:
     """Where sigmas lie on another schedule's steps, as fractional step numbers, by interpolation in log-SNR.
 

@@ -7,13 +7,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from .correction import Correction
+from .correction import FORECAST_SMALLEST, Correction
+from .noise_axis import likely_prediction, log_snr
 from .outlook import Outlook
 from .pilots import Pilot
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
 from .profile import Profile
 
-Cost = Literal["corrected error", "error", "curvature", "even"]
+Cost = Literal["corrected error", "error", "curvature", "reach", "even"]
+WITHOUT_PROFILE: tuple[Cost, ...] = ("reach", "even")
 
 # A reuse evaluation still embeds its input and runs the final layer; used where no calibration has timed it.
 TYPICAL_REUSE_COST = 0.02
@@ -57,11 +59,12 @@ def measured_reuse_cost(profile: Profile | None) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What CurvatureScheduler hands on. profile is None only for the cost "even", which needs no measurement.
+    """What CurvatureScheduler hands on. profile is None only for the costs "reach" and "even", which need no
+    measurement.
 
     cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
     reuse times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict.
-    "even": reused steps spread evenly.
+    "reach": how far a forecast reaches, see _reach. "even": reused steps spread evenly.
 
     parts: what of the model the reused steps reuse; other than everything needs the granularity of branches.
     """
@@ -73,10 +76,10 @@ class Schedule:
     parts: Parts = EVERYTHING
 
     def __post_init__(self) -> None:
-        if self.profile is None and self.cost != "even":
+        if self.profile is None and self.cost not in WITHOUT_PROFILE:
             raise ValueError(
                 f"profile: none is connected or picked, and the cost {self.cost!r} is measured by one. "
-                "Connect a TrajectoryCalibrator, pick a saved profile, or set cost to 'even'."
+                "Connect a TrajectoryCalibrator, pick a saved profile, or set cost to 'reach'."
             )
 
     @property
@@ -113,6 +116,9 @@ class Schedule:
 
     def step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
         """What a reused step costs in a plan for these sigmas that reuses so many."""
+        if self.cost == "reach":
+            known = self.profile.model.prediction if self.profile is not None else None
+            return _reach(sigmas, known or likely_prediction(sigmas))
         if self.cost == "even" or self.profile is None:
             return _even(len(sigmas) - 1, reused, self.constraints)
         outlook = Outlook(self.profile, sigmas)
@@ -135,6 +141,20 @@ def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
         # Where calibration could not measure (the first steps have no older cache), reuse is a leap in the
         # dark.
         return noise * float(lengths[step]) if math.isfinite(noise) else 1e6
+
+    return cost
+
+
+def _reach(sigmas: np.ndarray, prediction: str) -> StepCost:
+    """The error of a polynomial through the last full steps grows with the product of its distances from
+    them, on the axis of the forecast. Taken of the last two, the only ones that a plan knows, and times the
+    length of the step in sigma, over which the error acts."""
+    axis = log_snr(sigmas, prediction, FORECAST_SMALLEST)
+    lengths = sigmas[:-1] - sigmas[1:]
+
+    def cost(step: int, cached_step: int, source_step: int) -> float:
+        distances = (axis[step] - axis[cached_step]) * (axis[step] - axis[source_step])
+        return abs(float(distances * lengths[step]))
 
     return cost
 

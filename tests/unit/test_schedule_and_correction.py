@@ -156,6 +156,22 @@ def test_even_spreads_and_needs_no_profile():
     assert text.count("r") == 25 and "rrr" not in text and "FFF" not in text[2:]
 
 
+@pytest.mark.parametrize("prediction", ["flow", "other"])
+def test_reach_is_the_product_of_the_distances_in_log_snr_times_the_length(prediction):
+    axis = np.arange(-2.0, 3.0)  # of five steps, the last without an end
+    sigmas = 1 / (1 + np.exp(axis)) if prediction == "flow" else np.exp(-axis)
+    cost = Schedule(Budget("reuse ratio", 0.5), "reach").step_cost(sigmas, 1)
+    assert cost(3, 2, 1) == pytest.approx(1 * 2 * (sigmas[3] - sigmas[4]))
+    assert cost(3, 1, 0) == pytest.approx(2 * 3 * (sigmas[3] - sigmas[4]))
+
+
+def test_reach_spares_the_ends_of_a_flow_schedule_and_needs_no_profile():
+    """There the steps are long in log-SNR, or have few steps behind them."""
+    plan = Schedule(Budget("reuse ratio", 0.5), "reach").plan_for(np.linspace(1, 0, 51))
+    full = [not reused for reused in plan.reused]
+    assert sum(full) == 25 and all(full[:4]) and sum(full[-6:]) >= 4 and sum(full[20:30]) <= 4
+
+
 def test_a_cost_that_is_measured_needs_a_profile():
     with pytest.raises(ValueError, match="cost 'curvature' is measured"):
         Schedule(Budget("reuse ratio", 0.5), "curvature")
