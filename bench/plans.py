@@ -225,8 +225,8 @@ def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float 
         "PSNR in dB to the uncached result of the same noise, forecast of order 2. *growth*: how far the end "
         "of sampling moves for an error of one step, measured with the same sampler by reusing single steps. "
         "*forecast's error*: what a forecast of order 2 was off at each step, for each age and distance of "
-        "its caches, measured in a full run. Both on other prompts and noise than the PSNR. *reach*: from the "
-        "noise levels alone. Made by `.host/venv/bin/python bench/plans.py`.",
+        "its caches, measured in a full run. Both on other prompts and noise than the PSNR. *reach*: from "
+        "the noise levels alone. Made by `.host/venv/bin/python bench/plans.py`.",
         "",
     ]
     for kind, of_kind in found.items():
