@@ -30,9 +30,9 @@ def grown(demo, steps: int = STEPS, every: int = EVERY) -> list[tuple[float, flo
         """The state that each step starts from, and the end."""
         seen = []
 
-        def make_run(model, sigmas, blocks):
-            schedule[:] = sigmas
-            corrector = Corrector(Correction("off"), sigmas, None, 0.0, "flow")
+        def make_run(sampling, blocks):
+            schedule[:] = sampling.sigmas
+            corrector = Corrector(Correction("off"), sampling.sigmas, None, 0.0, "flow")
             return CacheRun(Plan.of([step == reused for step in range(steps)]), corrector, StackTap(blocks))
 
         end = demo.latents(

@@ -168,8 +168,8 @@ class Study:
 
         recorders: list[ForecastRecorder] = []
 
-        def make_run(model: Any, sigmas: list[float], blocks: Any) -> ForecastRecorder:
-            recorders.append(ForecastRecorder(sigmas, StackTap(blocks)))
+        def make_run(sampling: Any, blocks: Any) -> ForecastRecorder:
+            recorders.append(ForecastRecorder(sampling.sigmas, StackTap(blocks)))
             return recorders[-1]
 
         prompts = self._prompts[MEASURED_SEED]

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import library
+from .auto import OmniCacheAuto
 from .curvature_scheduler import CurvatureScheduler
 from .model_patch import OmniCacheModelPatch
 from .noise_corrector import NoiseCorrector
@@ -13,4 +14,11 @@ from .trajectory_calibrator import TrajectoryCalibrator
 class OmniCacheExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         library.register()  # before the host asks for the schemas, whose menus list the folder
-        return [TrajectoryCalibrator, CurvatureScheduler, RivalSchedule, NoiseCorrector, OmniCacheModelPatch]
+        return [
+            OmniCacheAuto,
+            TrajectoryCalibrator,
+            CurvatureScheduler,
+            RivalSchedule,
+            NoiseCorrector,
+            OmniCacheModelPatch,
+        ]

@@ -8,6 +8,7 @@ ends, all is gone.
 import logging
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from ..omnicache.report import RunReport
 from ..omnicache.run import Call
 from ..omnicache.tap import Blocks, BlockTap
 from .bridge import bridge, skip_unneeded_attention
-from .samplers import FREE_RUNNING_SAMPLERS, name_of, remark_on
+from .samplers import name_of
 
 log = logging.getLogger("omnicache")
 
@@ -44,57 +45,65 @@ class Run(Protocol):
     def close(self) -> RunReport | None: ...
 
 
-# Builds the run once the model that executes, the sampler's sigmas and the model's blocks are known. Raises
-# ValueError to refuse.
-MakeRun = Callable[["comfy.model_patcher.ModelPatcher", list[float], Blocks], Run]
+@dataclass(frozen=True)
+class Sampling:
+    """A sampling run that is about to start. model: the one that executes. sigmas: one more than there are
+    steps. latent_shape: of one sample. cfg: 1 for a guider that has none."""
+
+    model: "comfy.model_patcher.ModelPatcher"
+    sampler: str
+    sigmas: list[float]
+    latent_shape: tuple[int, ...]
+    cfg: float
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+
+# Builds the run once it is known what will be sampled and where the model's blocks are. None: the run goes as
+# without the pack. Raises ValueError to refuse.
+MakeRun = Callable[[Sampling, Blocks], Run | None]
 
 
 def patched(
-    model: "comfy.model_patcher.ModelPatcher",
-    make_run: MakeRun,
-    with_branches: bool = False,
-    calibrated_with: str | None = None,
+    model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun, with_branches: bool = False
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    with_branches: a BranchTap will be used. calibrated_with: the sampler of the profile in use. Raises
-    UnknownModel if the model is of no family the pack knows, ValueError if it is no transformer.
+    with_branches: a BranchTap will be used. Raises UnknownModel if the model is of no family the pack knows,
+    ValueError if it is no transformer.
     """
     family = family_of(model.model.diffusion_model)
     clone = model.clone()
     bridge(clone, family, with_branches)
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, calibrated_with))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
     return clone
 
 
 def _sample(
-    make_run: MakeRun,
-    calibrated_with: str | None,
-    executor,
-    noise,
-    latent_image,
-    sampler,
-    sigmas,
-    *args,
-    **kwargs,
+    make_run: MakeRun, executor, noise, latent_image, sampler, sigmas, *args, **kwargs
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
-    name = name_of(sampler)
-    remark = remark_on(name, calibrated_with)
-    if remark is not None:
-        tell(remark)
-    if name in FREE_RUNNING_SAMPLERS:
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     guider = executor.class_obj
     host_options = guider.model_options
     options = comfy.model_patcher.create_model_options_clone(host_options)
+    sampling = Sampling(
+        guider.model_patcher,
+        name_of(sampler),
+        sigmas.tolist(),
+        tuple(noise.shape[1:]),
+        float(getattr(guider, "cfg", 1.0)),
+    )
     try:
-        run = _attach(options, guider.model_patcher, sigmas.tolist(), make_run)
+        run = _attach(options, sampling, make_run)
     except ValueError as error:
         # The host shows this on the sampler's node, so it must say where it comes from.
-        raise ValueError(f"OmniCache Model Patch on the model of this sampler: {error}") from error
+        raise ValueError(f"OmniCache on the model of this sampler: {error}") from error
+    if run is None:
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     started = time.perf_counter()
     guider.model_options = options
     try:
@@ -107,7 +116,7 @@ def _sample(
             _announce(report)
 
 
-def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeRun) -> Run:
+def _attach(options: dict[str, Any], sampling: Sampling, make_run: MakeRun) -> Run | None:
     """Hangs a new run into the options of one sampling run."""
     transformer_options = options.setdefault("transformer_options", {})
     if "easycache" in transformer_options:
@@ -116,7 +125,7 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
             "reuse. Remove one of the two nodes."
         )
     replacements = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
-    diffusion_model = model.model.diffusion_model
+    diffusion_model = sampling.model.model.diffusion_model
     family = family_of(diffusion_model)
     blocks = Blocks(
         family,
@@ -125,7 +134,9 @@ def _attach(options: dict[str, Any], model, sigmas: list[float], make_run: MakeR
         chained=dict(replacements),
         on_size=_tell_size,
     )
-    run = make_run(model, sigmas, blocks)
+    run = make_run(sampling, blocks)
+    if run is None:
+        return None
     replacements.update(run.tap.callbacks)
     if isinstance(run.tap, BranchTap):
         skip_unneeded_attention(transformer_options)
@@ -228,12 +239,12 @@ def _copy(control: dict[str, list] | None) -> dict[str, list] | None:
     return {place: list(outputs) for place, outputs in control.items()} if control is not None else None
 
 
-def tell(text: str, level: int = logging.WARNING) -> None:
-    """Says something in the log and on the node that is executing."""
+def tell(text: str, level: int = logging.WARNING, node_id: str | None = None) -> None:
+    """Says something in the log and on a node, the one that is executing if no other is named."""
     log.log(level, "OmniCache: %s", text)
     server = getattr(PromptServer, "instance", None)
     if server is not None and server.client_id is not None:
-        server.send_progress_text(text, server.last_node_id, server.client_id)
+        server.send_progress_text(text, node_id or server.last_node_id, server.client_id)
 
 
 def _tell_size(bytes_of_row: int) -> None:

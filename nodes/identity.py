@@ -19,9 +19,11 @@ def identity_of(model) -> ModelIdentity:
     architecture, weights = hashlib.sha256(), hashlib.sha256()
     for name, parameter in sorted(diffusion_model.named_parameters()):
         architecture.update(f"{name}{tuple(parameter.shape)}".encode())
-        # Vectors only: LoRAs patch matrices in place while a model is loaded, and those would not repeat.
+        # Vectors only: LoRAs patch matrices in place while a model is loaded, and those would not repeat. The
+        # host keeps the original of what it patches, for the few that patch vectors too.
         if parameter.ndim == 1:
-            weights.update(_sample(parameter))
+            original = model.backup.get(f"diffusion_model.{name}")
+            weights.update(_sample(parameter if original is None else original.weight))
     for key, patches in sorted(model.patches.items()):
         for strength, patch, strength_model, *_ in patches:
             weights.update(f"{key}{strength:.6g}{strength_model:.6g}".encode())

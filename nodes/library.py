@@ -5,13 +5,17 @@ import re
 import time
 import uuid
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import folder_paths
+from comfyui_version import __version__ as host_version
 
 from ..omnicache.profile import MAX_FILE_BYTES, Profile
+from ..omnicache.version import __version__
 
 FOLDER = "omnicache"
+AUTOMATIC = "auto"  # subfolder of the profiles that nobody named
 NONE = "none"
 _SUFFIX = ".json"
 _SHIPPED = Path(__file__).resolve().parent.parent / "schedules"
@@ -90,22 +94,52 @@ def save(profile: Profile, name: str) -> str:
     """Writes a profile into the user's folder, whole or not at all, and returns its path. An older profile of
     that name is kept as .bak."""
     check_name(name)
-    folder = own_folder()
-    path = os.path.join(folder, name.removesuffix(_SUFFIX) + _SUFFIX)
-    text = profile.to_json()
+    path = os.path.join(own_folder(), name.removesuffix(_SUFFIX) + _SUFFIX)
     try:
-        os.makedirs(folder, exist_ok=True)
-        _remove_old_parts(folder)
-        if os.path.exists(path):
-            # A copy: were it moved away, there would be no profile of this name until the new one is there.
-            with open(path, "rb") as older:
-                _write(path + ".bak", older.read())
-        _write(path, text.encode("utf-8"))
+        _put(profile, path)
     except OSError as error:
         raise ValueError(
             f"save_as: {path} cannot be written ({error}). Free the folder, or leave save_as empty."
         ) from error
     return path
+
+
+def save_automatic(profile: Profile, stem: str) -> str:
+    """The same for a profile that nobody named, in a subfolder. Returns its name in the menus. Raises
+    OSError."""
+    _put(profile, os.path.join(own_folder(), AUTOMATIC, stem + _SUFFIX))
+    return os.path.join(AUTOMATIC, stem + _SUFFIX)
+
+
+def automatic_names(part: str) -> list[str]:
+    """Names in the menus of the profiles in the subfolder whose file names have this part. Looks at the
+    folders themselves: the host's list may be of a moment ago."""
+    found = set()
+    for folder in folder_paths.get_folder_paths(FOLDER):
+        with suppress(OSError):  # there is none yet, or it may not be read
+            found.update(os.listdir(os.path.join(folder, AUTOMATIC)))
+    fitting = sorted(name for name in found if part in name and name.endswith(_SUFFIX))
+    return [os.path.join(AUTOMATIC, name) for name in fitting]
+
+
+def provenance() -> dict[str, str]:
+    """By what a profile is measured now, and when."""
+    return {
+        "pack": __version__,
+        "host": f"ComfyUI {host_version}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _put(profile: Profile, path: str) -> None:
+    folder, content = os.path.dirname(path), profile.to_json().encode("utf-8")
+    os.makedirs(folder, exist_ok=True)
+    _remove_old_parts(folder)
+    if os.path.exists(path):
+        # A copy: were it moved away, there would be no profile of this name until the new one is there.
+        with open(path, "rb") as older:
+            _write(path + ".bak", older.read())
+    _write(path, content)
 
 
 def _write(path: str, content: bytes) -> None:

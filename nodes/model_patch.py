@@ -10,13 +10,18 @@ from ..omnicache.correction import Correction, Corrector
 from ..omnicache.drift import DriftGuard
 from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
+from ..omnicache.pilots import Pilot
+from ..omnicache.plan import Plan
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
-from .host import patched, tell
+from .host import Sampling, patched, tell
 from .identity import check_fits, prediction_of
+from .samplers import FREE_RUNNING_SAMPLERS, remark_on
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
+
+DRIFT_LIMIT = 3.0
 
 
 class OmniCacheModelPatch(io.ComfyNode):
@@ -70,7 +75,7 @@ class OmniCacheModelPatch(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "drift_limit",
-                    default=3.0,
+                    default=DRIFT_LIMIT,
                     min=0.0,
                     max=100.0,
                     step=0.1,
@@ -99,7 +104,7 @@ class OmniCacheModelPatch(io.ComfyNode):
         granularity="stack",
         cache_dtype="compute",
         cache_device="model",
-        drift_limit=3.0,
+        drift_limit=DRIFT_LIMIT,
     ) -> io.NodeOutput:
         with_branches = granularity == "branch"
         if schedule.why_branches and not with_branches:
@@ -115,31 +120,56 @@ class OmniCacheModelPatch(io.ComfyNode):
         if profile is not None:
             check_fits(profile, model)
 
-        def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CacheRun:
+        def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | None:
+            remark = remark_on(sampling.sampler, profile.settings.sampler if profile is not None else None)
+            if remark is not None:
+                tell(remark)
+            if sampling.sampler in FREE_RUNNING_SAMPLERS:
+                return None
             if profile is not None:
-                remark = check_fits(profile, executing_model)
+                remark = check_fits(profile, sampling.model)
                 if remark is not None:
                     tell(f"{remark}; the result may be less exact")
-            switch = executing_model.get_model_object("model_sampling").percent_to_sigma(
-                correction.switch_point
-            )
-            outlook = Outlook(profile, np.array(sigmas)) if profile is not None else None
-            layout = tuple(place.blocks.branches for place in blocks.places)
-            plan = schedule.plan_for(np.array(sigmas), layout)
+            sigmas = np.array(sampling.sigmas)
+            outlook = Outlook(profile, sigmas) if profile is not None else None
+            plan = schedule.plan_for(sigmas, tuple(place.blocks.branches for place in blocks.places))
             if not plan.selections and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
-            is_watched = outlook is not None and schedule.is_guarded and drift_limit > 0
-            tell_size = blocks.on_size
-            # Older caches are kept as changes, in half the width.
-            of_newest = (correction.generations + 1) / 2
-            blocks = replace(blocks, on_size=lambda size: tell_size(round(size * of_newest)))
-            return CacheRun(
+            return cache_run(
+                sampling,
+                blocks,
                 plan,
-                Corrector(correction, sigmas, outlook, float(switch), prediction_of(executing_model)),
-                BranchTap(blocks, plan.selections) if with_branches else StackTap(blocks),
+                correction,
+                outlook,
+                drift_limit if schedule.is_guarded else 0.0,
+                with_branches,
                 Storage(cache_dtype, cache_device),
-                DriftGuard(outlook, drift_limit) if is_watched else None,
             )
 
-        sampler = profile.settings.sampler if profile is not None else None
-        return io.NodeOutput(patched(model, make_run, with_branches, calibrated_with=sampler))
+        return io.NodeOutput(patched(model, make_run, with_branches))
+
+
+def cache_run(
+    sampling: Sampling,
+    blocks: Blocks,
+    plan: Plan | Pilot,
+    correction: Correction,
+    outlook: Outlook | None,
+    drift_limit: float = DRIFT_LIMIT,
+    with_branches: bool = False,
+    storage: Storage | None = None,
+) -> CacheRun:
+    """The run that follows a plan. outlook: what a profile predicts for it, if there is one. drift_limit: 0
+    for a run that is not watched."""
+    switch = sampling.model.get_model_object("model_sampling").percent_to_sigma(correction.switch_point)
+    tell_size = blocks.on_size
+    # Older caches are kept as changes, in half the width.
+    of_newest = (correction.generations + 1) / 2
+    blocks = replace(blocks, on_size=lambda size: tell_size(round(size * of_newest)))
+    return CacheRun(
+        plan,
+        Corrector(correction, sampling.sigmas, outlook, float(switch), prediction_of(sampling.model)),
+        BranchTap(blocks, plan.selections) if with_branches else StackTap(blocks),
+        storage,
+        DriftGuard(outlook, drift_limit) if outlook is not None and drift_limit > 0 else None,
+    )

@@ -1,23 +1,19 @@
 """Node: samples a few pictures in full quality and measures the model's sampling trajectory on the way."""
 
-from datetime import UTC, datetime
-
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import numpy as np
 import torch
 from comfy_api.latest import io
-from comfyui_version import __version__ as host_version
 
 from ..omnicache.calibration import CalibrationRun
 from ..omnicache.profile import Profile, Settings
 from ..omnicache.tap import Blocks, StackTap
-from ..omnicache.version import __version__
 from . import library, plot
-from .host import patched, step_callback
+from .host import Sampling, patched, step_callback, tell
 from .identity import identity_of, timesteps_of
-from .samplers import FREE_RUNNING_SAMPLERS
+from .samplers import FREE_RUNNING_SAMPLERS, remark_on
 from .sockets import CATEGORY, ProfileSocket
 
 MIN_CALIBRATION_STEPS = 8
@@ -187,10 +183,13 @@ def _calibrate(
     settings = Settings(tuple(noise.shape[1:]), sampler_name, scheduler, cfg, denoise)
     made: list[tuple[CalibrationRun, list[float]]] = []
 
-    def make_run(executing_model, sigmas: list[float], blocks: Blocks) -> CalibrationRun:
+    def make_run(sampling: Sampling, blocks: Blocks) -> CalibrationRun:
+        remark = remark_on(sampling.sampler, None)
+        if remark is not None:
+            tell(remark)
         if earlier is not None:
-            earlier.check_takes(identity, settings, np.array(sigmas))
-        made.append((CalibrationRun(len(sigmas) - 1, StackTap(blocks)), sigmas))
+            earlier.check_takes(identity, settings, np.array(sampling.sigmas))
+        made.append((CalibrationRun(sampling.steps, StackTap(blocks)), sampling.sigmas))
         return made[0][0]
 
     latent = comfy.sample.sample(
@@ -215,9 +214,5 @@ def _calibrate(
         settings,
         sigmas,
         timesteps_of(model, sigmas[:-1]),
-        {
-            "pack": __version__,
-            "host": f"ComfyUI {host_version}",
-            "date": datetime.now(UTC).date().isoformat(),
-        },
+        library.provenance(),
     ), latent

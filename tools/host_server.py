@@ -69,6 +69,21 @@ class HostServer:
 
     def stop(self) -> None:
         """Ends the host and removes its folder. Does nothing the second time."""
+        self._end()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def restart(self) -> None:
+        """Ends the host and starts it again with the same folder and port; the log begins anew."""
+        self._end()
+        self._start()
+
+    def queue(self, prompt: dict[str, Any]) -> str:
+        """Queues a prompt in API format without waiting for it, and returns its id."""
+        body = json.dumps({"prompt": prompt, "client_id": self.client_id}).encode()
+        with urllib.request.urlopen(f"{self.address}/prompt", data=body, timeout=60) as answer:
+            return json.load(answer)["prompt_id"]
+
+    def _end(self) -> None:
         atexit.unregister(self.stop)
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
@@ -77,7 +92,6 @@ class HostServer:
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
-        shutil.rmtree(self.base, ignore_errors=True)
 
     def get(self, path: str) -> Any:
         """The JSON answer to a GET."""

@@ -66,6 +66,13 @@ def cached(model: str) -> Graph:
     }  # fmt: skip
 
 
+def auto(model: str) -> Graph:
+    graph = source(model, PROMPTS[model], BATCH[model])
+    graph["auto"] = node("OmniCacheAuto", model=["load", 0], budget="faithful (about 1.9x)")
+    graph["sample"] = sampler(["auto", 0])
+    return graph | pictures(model, "", ["sample", 0], "omnicache/auto")
+
+
 def calibrate(model: str) -> Graph:
     prompt = {"image": "strawberry on grey", "video": "frog sliding on purple"}[model]
     graph = source(model, prompt, 4)
@@ -182,8 +189,11 @@ def main() -> None:
     with HostServer() as server:
         info = server.object_info()
     folder = ROOT / "example_workflows"
+    kinds = {"auto": auto, "calibrate": calibrate, "generate": generate, "compare": compare}
     for model in ("image", "video"):
-        for kind, make in {"calibrate": calibrate, "generate": generate, "compare": compare}.items():
+        for kind, make in kinds.items():
+            if (model, kind) == ("video", "auto"):
+                continue  # the same graph but for the model
             graph = make(model)
             (folder / "api" / f"{model}_{kind}.json").write_text(json.dumps(graph, indent=2) + "\n")
             (folder / f"{model}_{kind}.json").write_text(json.dumps(to_ui(graph, info), indent=1) + "\n")

@@ -33,7 +33,7 @@ def replaying_each_step(model, tap: type) -> tuple:
     """The patched model, and the list of relative errors that its runs will add to."""
     errors: list[float] = []
 
-    def make_run(executing, sigmas, blocks) -> ReplayEachStep:
+    def make_run(sampling, blocks) -> ReplayEachStep:
         return ReplayEachStep(tap(blocks), errors)
 
     return patched(model, make_run, with_branches=tap is BranchTap), errors

@@ -18,7 +18,8 @@ from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
 from tiny_models import MODELS, build, conditioning, count_leaf_calls, sample
 
 IDS = [
-    "TrajectoryCalibrator", "CurvatureScheduler", "RivalSchedule", "NoiseCorrector", "OmniCacheModelPatch",
+    "OmniCacheAuto", "TrajectoryCalibrator", "CurvatureScheduler", "RivalSchedule", "NoiseCorrector",
+    "OmniCacheModelPatch",
 ]  # fmt: skip
 
 

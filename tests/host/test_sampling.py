@@ -56,10 +56,10 @@ def test_an_exception_or_interrupt_leaves_nothing_behind(error):
     model, runs = build("sd3"), []
     clean = sample(model, "sd3")
 
-    def make_run(executing, sigmas, blocks):
+    def make_run(sampling, blocks):
         schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
-        corrector = Corrector(Correction(), sigmas, None, 0.5, "flow")
-        run = CacheRun(schedule.plan_for(sigmas), corrector, StackTap(blocks))
+        corrector = Corrector(Correction(), sampling.sigmas, None, 0.5, "flow")
+        run = CacheRun(schedule.plan_for(sampling.sigmas), corrector, StackTap(blocks))
         runs.append(weakref.ref(run))
         return run
 
@@ -92,7 +92,7 @@ def test_the_state_of_a_run_is_gone_after_it():
         def sampling_finished(self, samples): ...
         def close(self): ...
 
-    sample(patched(model, lambda executing, sigmas, blocks: Uncached(blocks)), "sd3")
+    sample(patched(model, lambda sampling, blocks: Uncached(blocks)), "sd3")
     gc.collect()
     assert taps[0]() is None
 
@@ -100,7 +100,7 @@ def test_the_state_of_a_run_is_gone_after_it():
 def test_too_few_steps_are_refused_before_the_model_is_called():
     model = build("sd3")
     calls = count_leaf_calls(model, "sd3")
-    with pytest.raises(ValueError, match="OmniCache Model Patch .*: steps: 4 are too few"):
+    with pytest.raises(ValueError, match="OmniCache on the model .*: steps: 4 are too few"):
         sample(reusing(model, 0.5), "sd3", steps=4)
     assert calls[0] == 0
 

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from host_server import PromptFailed
+from host_server import HostServer, PromptFailed
 from locations import ROOT
 
 API = ROOT / "example_workflows" / "api"
@@ -26,6 +26,7 @@ def workflow(name: str, steps: int = 12, batch: int = 1) -> dict:
 
 def test_there_is_a_ui_and_an_api_file_of_each_example():
     assert NAMES == [
+        "image_auto",
         "image_calibrate",
         "image_compare",
         "image_generate",
@@ -52,7 +53,7 @@ def test_the_example_runs(server, name):
     saved = [image for output in history["outputs"].values() for image in output.get("images", [])]
     assert saved and all(len(server.view(image)) > 500 for image in saved)
     runs = [event["data"] for event in events if event["type"] == "omnicache.run"]
-    if name.endswith("calibrate"):
+    if name.endswith(("auto", "calibrate")):
         assert runs == []
     else:
         assert len(runs) == 1 and runs[0]["finished"] and runs[0]["notes"] == {}
@@ -77,6 +78,30 @@ def test_a_calibrated_profile_is_offered_and_used(server):
     graph = workflow("image_generate")
     graph["schedule"]["inputs"]["saved_profile"] = "my_image_profile.json"
     assert server.run(graph)["status"]["status_str"] == "success"
+
+
+def test_auto_measures_one_prompt_of_two_in_the_queue_and_remembers_after_a_restart():
+    """On a server of its own, which no other test has left profiles on."""
+    runs = []
+
+    def on_event(event):
+        if event["type"] == "omnicache.run":
+            runs.append((event["data"]["full"], event["data"]["asked"]))
+
+    with HostServer() as server:
+        graph = workflow("image_auto")
+        first = server.queue(graph)
+        graph["sample"]["inputs"]["seed"] = 2
+        server.run(graph, on_event)
+        assert server.history(first)["status"]["status_str"] == "success"
+        assert runs == [(12, 24)]
+        log = server.log.read_text(encoding="utf-8")
+        assert log.count("calibrated on the way") == log.count("using the profile of this setting") == 1
+        server.restart()
+        graph["sample"]["inputs"]["seed"] = 3
+        server.run(graph, on_event)
+        assert runs == [(12, 24), (12, 24)]
+        assert "calibrated on the way" not in server.log.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,189 @@
+"""Node: everything in one. The first run of a setting calibrates on the way, the next ones are cached."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from comfy_api.latest import io
+
+from ..omnicache.calibration import CalibrationRun
+from ..omnicache.correction import Correction
+from ..omnicache.families import UnknownModel, family_of
+from ..omnicache.outlook import Outlook
+from ..omnicache.plan import MIN_STEPS, Budget, Constraints, Plan
+from ..omnicache.profile import Profile, Settings
+from ..omnicache.run import CacheRun
+from ..omnicache.schedule import TYPICAL_REUSE_COST, Schedule, measured_reuse_cost
+from ..omnicache.tap import Blocks, StackTap
+from . import library
+from .auto_profiles import Setting, Shelf
+from .calibration_on_the_way import CalibrationOnTheWay
+from .host import MakeRun, Sampling, log, patched, tell
+from .identity import timesteps_of
+from .model_patch import cache_run
+from .samplers import FREE_RUNNING_SAMPLERS, remark_on
+from .sockets import CATEGORY
+
+# Share of the steps that is reused.
+RATIOS = {"most faithful": 0.35, "faithful": 0.5, "fast": 0.6, "fastest": 0.7}
+DEFAULT = "faithful"
+
+_shelf = Shelf()  # see there why the module keeps it
+
+
+def _option(words: str) -> str:
+    return f"{words} (about {_tenths(1 / (1 - RATIOS[words] * (1 - TYPICAL_REUSE_COST)))}x)"
+
+
+def _tenths(factor: float) -> str:
+    """Rounded down: it is a promise."""
+    return f"{math.floor(factor * 10 + 1e-9) / 10:.1f}"
+
+
+# Saved workflows hold these texts.
+BUDGETS = {_option(words): ratio for words, ratio in RATIOS.items()}
+
+
+class OmniCacheAuto(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OmniCacheAuto",
+            display_name="OmniCache Auto",
+            category=CATEGORY,
+            description="Makes a diffusion transformer faster, with nothing to set up: put it between the "
+            "model (after LoRAs and model sampling nodes) and any sampler. The first run at a setting is a "
+            "normal one that is measured on the way; from the second on, steps are reused.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to speed up: any diffusion transformer."),
+                io.Combo.Input(
+                    "budget",
+                    options=list(BUDGETS),
+                    default=_option(DEFAULT),
+                    tooltip="From quality to speed: how near the picture stays to the one without OmniCache, "
+                    "and how much faster it comes. The first run at a setting is always at full quality.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "patched",
+                    display_name="model",
+                    tooltip="Goes to the sampler. At each run this node says whether it was measured or "
+                    "cached, and by what.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, budget) -> io.NodeOutput:
+        node_id = cls.hidden.unique_id if cls.hidden is not None else None
+        try:
+            family_of(model.model.diffusion_model)
+        except UnknownModel as unknown:
+            tell(str(unknown), node_id=node_id)
+            return io.NodeOutput(model)
+        return io.NodeOutput(patched(model, _run_maker(BUDGETS[budget], node_id)))
+
+
+def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
+    def say(text: str) -> None:
+        tell(text, logging.INFO, node_id)
+
+    def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | CalibrationOnTheWay | None:
+        blocks = replace(blocks, on_size=lambda size: None)  # would take the place of what the node says
+        hindrance = _hindrance(sampling)
+        if hindrance is not None:
+            say(hindrance)
+            return None
+        try:
+            setting = Setting.of(sampling)
+            profile, wrong = _shelf.find(setting, sampling.sigmas)
+            if profile is None:
+                return _calibration(sampling, blocks, setting, ratio, wrong, say)
+            plan = _plan(profile, sampling.sigmas, ratio)
+            outlook = Outlook(profile, np.array(sampling.sigmas))
+            run = cache_run(sampling, blocks, plan, Correction(), outlook)
+        # The user asked for a picture, and has one without the pack.
+        except Exception as error:
+            log.debug("OmniCache Auto", exc_info=error)
+            say(f"not cached, this run is at full quality: {error}")
+            return None
+        line = f"{_use(profile, outlook.is_exact, sampling)}: {_gain(plan, profile)}"
+        remark = remark_on(sampling.sampler, profile.settings.sampler)
+        say(line if remark is None else f"{line}; {remark}")
+        return run
+
+    return make_run
+
+
+def _hindrance(sampling: Sampling) -> str | None:
+    """Why nothing can be reused in such a run, nor measured for others; or None."""
+    if sampling.sampler in FREE_RUNNING_SAMPLERS:
+        return remark_on(sampling.sampler, None)
+    if sampling.steps < MIN_STEPS:
+        return (
+            f"steps: {sampling.steps} are too few to reuse any; at least {MIN_STEPS} are needed, so this "
+            "run is at full quality"
+        )
+    return None
+
+
+def _calibration(
+    sampling: Sampling,
+    blocks: Blocks,
+    setting: Setting,
+    ratio: float,
+    wrong: list[str],
+    say: Callable[[str], None],
+) -> CalibrationOnTheWay:
+    def finish(calibration: CalibrationRun) -> str:
+        # A sampler is told neither the scheduler nor the denoise that made its sigmas.
+        settings = Settings(sampling.latent_shape, sampling.sampler, "unknown", sampling.cfg, 1.0)
+        timesteps = timesteps_of(sampling.model, sampling.sigmas[:-1])
+        profile = calibration.profile(
+            setting.model, settings, sampling.sigmas, timesteps, library.provenance()
+        )
+        where = _shelf.keep(profile, setting, sampling.sigmas)
+        gain = _tenths(_speedup(_plan(profile, sampling.sigmas, ratio), profile))
+        return "; ".join(
+            [
+                "calibrated on the way (this run was at full quality)",
+                f"the next ones will be about {gain}x faster",
+                f"profile {where}",
+                *(f"not used: {what}" for what in wrong),
+            ]
+        )
+
+    calibration = CalibrationRun(sampling.steps, StackTap(blocks))
+    return CalibrationOnTheWay(calibration, sampling.latent_shape, finish, say)
+
+
+def _plan(profile: Profile, sigmas: list[float], ratio: float) -> Plan:
+    """Reuses the share of the steps, or as many as can be where that is too much for a short run."""
+    steps, constraints = len(sigmas) - 1, Constraints()
+    reused = round(ratio * steps)
+    reused = min(reused, constraints.with_longest_run(steps, reused).most_reused(steps))
+    return Schedule(Budget("full steps", steps - reused), profile=profile).plan_for(np.array(sigmas))
+
+
+def _use(profile: Profile, is_exact: bool, sampling: Sampling) -> str:
+    """Which profile is used for what."""
+    measured, own = profile.settings.sampler, sampling.sampler
+    if is_exact and measured == own:
+        return f"using the profile of this setting ({profile.name})"
+    by, own = (f" with {measured}", f" with {own}") if measured != own else ("", "")
+    if is_exact:
+        return f"using the profile measured{by} for this run{own}"
+    levels = f"at {profile.steps} steps" if profile.steps != sampling.steps else "at other noise levels"
+    return f"using the profile measured {levels}{by} for these {sampling.steps}{own}"
+
+
+def _gain(plan: Plan, profile: Profile) -> str:
+    return f"computes {plan.full} of {plan.steps} steps, about {_tenths(_speedup(plan, profile))}x faster"
+
+
+def _speedup(plan: Plan, profile: Profile) -> float:
+    return plan.speedup(measured_reuse_cost(profile))

@@ -1,0 +1,88 @@
+"""A calibration in a run that the user wants for its picture: whatever goes wrong in it, the run goes on."""
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import torch
+from comfy.model_management import InterruptProcessingException
+
+from ..omnicache.calibration import CalibrationRun
+from ..omnicache.run import Call
+
+Result = TypeVar("Result")
+
+_MOST_CHARACTERS = 200  # an error of the device can be a page
+
+
+class CalibrationOnTheWay:
+    """Runs every evaluation in full and measures beside it, until something is in the way of measuring.
+
+    latent_shape: of one sample. finish: takes what was measured when all has gone well, and returns what to
+    say. say: is called once, at the end, with that or with why nothing was measured.
+    """
+
+    def __init__(
+        self,
+        calibration: CalibrationRun,
+        latent_shape: tuple[int, ...],
+        finish: Callable[[CalibrationRun], str],
+        say: Callable[[str], None],
+    ) -> None:
+        self.tap = calibration.tap
+        self._calibration = calibration
+        self._latent_shape = latent_shape
+        self._finish = finish
+        self._say = say
+        self._result = ""
+        self._hindrance = ""
+        self._left_out = ""  # why some calls were not measured
+        self._has_measured = False
+
+    def evaluate(self, call: Call) -> torch.Tensor:
+        """Answers one call of the host in full. What cannot be measured, such as the extra pass of
+        SkipLayerGuidance, is left to the others of the step."""
+        if call.refusal is not None:
+            self._left_out = call.refusal
+        elif call.x.shape[1:] != self._latent_shape:
+            self._left_out = "the model never saw the whole latent (areas or context windows)"
+        elif not self._hindrance:
+            measured = self._attempt(lambda: self._calibration.evaluate(call))
+            if measured is not None:
+                self._has_measured = True
+                return measured
+        return call.forward()
+
+    def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool:
+        """Never: every evaluation runs in full."""
+        return False
+
+    def step_finished(self, step: int) -> None:
+        self._attempt(lambda: self._calibration.step_finished(step))
+
+    def sampling_finished(self, samples: torch.Tensor) -> None:
+        if not self._has_measured and not self._hindrance:
+            self._hindrance = self._left_out or "the model was not called"
+        self._attempt(lambda: self._calibration.sampling_finished(samples))
+        self._result = self._attempt(lambda: self._finish(self._calibration)) or ""
+
+    def close(self) -> None:
+        """Frees every tensor of the model's size, and says how it ended."""
+        self._calibration.close()
+        hindrance = self._hindrance or "the run was stopped before its end"
+        self._say(self._result or f"not calibrated, this run was at full quality: {hindrance}")
+
+    def _attempt(self, action: Callable[[], Result]) -> Result | None:
+        """Does it unless something was in the way before. What the model itself raises comes again when it is
+        called without measuring."""
+        if self._hindrance:
+            return None
+        try:
+            return action()
+        except InterruptProcessingException:
+            raise
+        except Exception as error:
+            is_written_for_users = isinstance(error, ValueError) and str(error)
+            text = str(error) if is_written_for_users else f"{type(error).__name__}: {error}"
+            self._hindrance = " ".join(text.split())[:_MOST_CHARACTERS]
+        self._calibration.close()  # after the error is gone, which held on to its tensors
+        return None
