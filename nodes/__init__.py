@@ -7,6 +7,7 @@ from .auto import OmniCacheAuto
 from .curvature_scheduler import CurvatureScheduler
 from .model_patch import OmniCacheModelPatch
 from .noise_corrector import NoiseCorrector
+from .report import OmniCacheReport
 from .rival_schedule import RivalSchedule
 from .trajectory_calibrator import TrajectoryCalibrator
 
@@ -21,4 +22,5 @@ class OmniCacheExtension(ComfyExtension):
             RivalSchedule,
             NoiseCorrector,
             OmniCacheModelPatch,
+            OmniCacheReport,
         ]

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,12 +19,14 @@ import comfy.utils
 import latent_preview
 import torch
 from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ..omnicache.branch_tap import BranchTap
 from ..omnicache.families import family_of, modules_of, places_of
 from ..omnicache.report import RunReport
 from ..omnicache.run import Call
+from ..omnicache.run_log import LoggedRun, RunLog
 from ..omnicache.tap import Blocks, BlockTap
 from .bridge import bridge, skip_unneeded_attention
 from .samplers import name_of
@@ -72,12 +75,13 @@ def patched(
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    with_branches: a BranchTap will be used. Raises UnknownModel if the model is of no family the pack knows,
-    ValueError if it is no transformer.
+    with_branches: a BranchTap will be used. The clone carries a RunLog, which its own clones share. Raises
+    UnknownModel if the model is of no family the pack knows, ValueError if it is no transformer.
     """
     family = family_of(model.model.diffusion_model)
     clone = model.clone()
     bridge(clone, family, with_branches)
+    clone.set_attachments(KEY, RunLog())
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
     return clone
@@ -88,6 +92,7 @@ def _sample(
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
     guider = executor.class_obj
+    run_log = run_log_of(guider.model_patcher)
     host_options = guider.model_options
     options = comfy.model_patcher.create_model_options_clone(host_options)
     sampling = Sampling(
@@ -103,6 +108,8 @@ def _sample(
         # The host shows this on the sampler's node, so it must say where it comes from.
         raise ValueError(f"OmniCache on the model of this sampler: {error}") from error
     if run is None:
+        if run_log is not None:
+            run_log.forget(place_in_prompt()[0])
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     started = time.perf_counter()
     guider.model_options = options
@@ -114,6 +121,32 @@ def _sample(
         if report is not None:
             report.seconds = time.perf_counter() - started
             _announce(report)
+            if run_log is not None:
+                run_log.add(_logged(report, sampling))
+
+
+def run_log_of(model: "comfy.model_patcher.ModelPatcher") -> RunLog | None:
+    """What the patched model's sampling runs left, None if it is not patched."""
+    return model.get_attachment(KEY)
+
+
+def place_in_prompt() -> tuple[str | None, str | None]:
+    """The host's names of the node that is executing and of its prompt; None outside a prompt."""
+    context = get_executing_context()
+    return (context.node_id, context.prompt_id) if context is not None else (None, None)
+
+
+def _logged(report: RunReport, sampling: Sampling) -> LoggedRun:
+    node, prompt = place_in_prompt()
+    return LoggedRun(
+        report,
+        family_of(sampling.model.model.diffusion_model).name,
+        sampling.sampler,
+        tuple(sampling.sigmas),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        node,
+        prompt,
+    )
 
 
 def _attach(options: dict[str, Any], sampling: Sampling, make_run: MakeRun) -> Run | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .forecast import REUSE, Weights, hermite, lagrange, taylor
 from .noise_axis import log_snr
 from .outlook import Outlook
+from .profile import Profile
 from .spectrum import Grid, apply_response, band_responses, grid_of, low_pass_response
 
 Mode = Literal["age-aware", "paper", "off", "forecast", "per-band", "taylor", "hermite"]
@@ -117,6 +118,11 @@ class Corrector:
         self._step_gamma = outlook.step_correlation() if outlook is not None else None
         self._responses: dict[tuple[Grid, torch.device], Tensor] = {}
         self._band_responses: dict[tuple[Grid, torch.device], Tensor] = {}
+
+    @property
+    def profile(self) -> Profile | None:
+        """What it goes by, if anything."""
+        return self._outlook.profile if self._outlook is not None else None
 
     def gamma(self, step: int, cached_step: int, source_step: int) -> Gamma:
         """The factor that predicts the noise of reusing cached_step's cache at this step from the noise

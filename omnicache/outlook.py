@@ -19,7 +19,7 @@ class Outlook:
     steps."""
 
     def __init__(self, profile: Profile, sigmas: Floats) -> None:
-        self._profile = profile
+        self.profile = profile
         self._sigmas = np.asarray(sigmas, dtype=np.float64)
         steps = len(self._sigmas) - 1
         own = profile.schedule
@@ -36,7 +36,7 @@ class Outlook:
 
     def covers(self) -> float:
         """Share of this run's steps that lie within the calibrated sigmas, 0..1."""
-        own = self._profile.schedule
+        own = self.profile.schedule
         inside = (self._sigmas[:-1] <= own[0] * 1.001) & (self._sigmas[:-1] >= own[-2] * 0.999)
         return float(inside.mean())
 
@@ -48,7 +48,7 @@ class Outlook:
 
     def turning(self) -> Floats:
         """(steps,) expected turning angle at the state each step leaves, radians."""
-        return self._per_step(self._profile.turning_mean())
+        return self._per_step(self.profile.turning_mean())
 
     def at_steps(self, curve: Floats) -> Floats:
         """(steps,) a per-step curve of the profile, read at this run's steps; NaN where it was not
@@ -64,8 +64,8 @@ class Outlook:
 
     def noise(self, step: int, cached_step: int) -> float:
         """Expected |q| / |output| when this step reuses the cache of an earlier one."""
-        age = self._calibrated_age(cached_step, step, self._profile.ages)
-        measured = self._read("noise", age, 0, lambda: self._profile.relative_noise(age))[step]
+        age = self._calibrated_age(cached_step, step, self.profile.ages)
+        measured = self._read("noise", age, 0, lambda: self.profile.relative_noise(age))[step]
         if self.is_exact:
             return float(measured)
         # q grows in proportion to how far the cache is away in sigma; the ages of the two runs are not the
@@ -76,7 +76,7 @@ class Outlook:
         """Expected cosine between q at this step and the q measured at cached_step, whose cache was
         source_step's."""
         pair = self._calibrated_pair(step, cached_step, source_step)
-        return float(self._read("correlation", *pair, lambda: self._profile.correlation(*pair))[step])
+        return float(self._read("correlation", *pair, lambda: self.profile.correlation(*pair))[step])
 
     def gamma(self, step: int, cached_step: int, source_step: int, band: int | None = None) -> float:
         """Least-squares factor from the q measured at cached_step (then with source_step's cache) to q at
@@ -86,7 +86,7 @@ class Outlook:
         """
         age, source_age = self._calibrated_pair(step, cached_step, source_step)
         gamma = self._read(
-            f"gamma {band}", age, source_age, lambda: self._profile.gamma(age, source_age, band)
+            f"gamma {band}", age, source_age, lambda: self.profile.gamma(age, source_age, band)
         )[step]
         if self.is_exact:
             return float(gamma)
@@ -100,12 +100,12 @@ class Outlook:
         common = self.gamma(step, cached_step, source_step)
         bands = range(len(BAND_EDGES))
         own = np.array([self.gamma(step, cached_step, source_step, band) for band in bands])
-        samples = self._profile.trajectories
+        samples = self.profile.trajectories
         return np.where(np.isfinite(own), (samples * own + common) / (samples + 1), common)
 
     def step_correlation(self) -> Floats:
         """(steps,) the paper's noise correlation: gamma between neighbouring steps at age 1 (Eq. 7)."""
-        return self.at_steps(self._profile.gamma(1, 1))
+        return self.at_steps(self.profile.gamma(1, 1))
 
     def _per_step(self, density: Floats) -> Floats:
         """Interpolates a quantity that adds up along the trajectory: each step gets its share of the sum."""
@@ -136,7 +136,7 @@ class Outlook:
         """Sigma over which a cache aged during the calibration, at this run's step."""
 
         def distances() -> Floats:
-            own = self._profile.schedule
+            own = self.profile.schedule
             ends = np.maximum(self._position[:-1], age)
             starts = np.maximum(self._position[:-1] - age, 0.0)
             return np.interp(starts, np.arange(len(own)), own) - np.interp(ends, np.arange(len(own)), own)
@@ -152,7 +152,7 @@ class Outlook:
         return min(max(round(self._position[later] - self._position[earlier]), 1), most)
 
     def _calibrated_pair(self, step: int, cached_step: int, source_step: int) -> tuple[int, int]:
-        ages = self._profile.ages
+        ages = self.profile.ages
         return (
             self._calibrated_age(cached_step, step, ages - 1),
             self._calibrated_age(source_step, cached_step, ages),

@@ -5,17 +5,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .profile import Profile
+
 StepKind = Literal["full", "reuse"]
 
 
 @dataclass
 class RunReport:
-    """Filled by the run, read after it. steps, planned_full: of the plan; None full ones where it was decided
-    while sampling. An evaluation is one conditioning
-    row at one step; limited_gammas counts the corrections whose calibrated gamma was out of range.
+    """Filled by the run, read after it.
+
+    An evaluation is one conditioning row at one step. steps, planned_full: of the plan; None full ones where
+    it was decided while sampling. limited_gammas: corrections whose calibrated gamma was out of range.
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
     drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
-    kept when the run ended."""
+    kept when the run ended. seconds: of the whole run, loading the model included. step_seconds: of each
+    step, the first one from the first call of the model; empty if the run did not reach its end. profile: by
+    which the run was corrected and watched, if any.
+    """
 
     steps: int
     planned_full: int | None
@@ -30,16 +36,13 @@ class RunReport:
     step_kinds: dict[int, StepKind] = field(default_factory=dict)
     step_seconds: dict[int, float] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
+    profile: Profile | None = None
 
     def count(self, kind: StepKind, evaluations: int) -> None:
         if kind == "full":
             self.evaluations_full += evaluations
         else:
             self.evaluations_reused += evaluations
-
-    def add_step(self, step: int, kind: StepKind, seconds: float) -> None:
-        self.step_kinds[step] = kind
-        self.step_seconds[step] = seconds
 
     def note(self, reason: str) -> None:
         self.notes[reason] += 1

@@ -5,7 +5,6 @@ Created when sampling starts and closed when it ends; the only object that chang
 all that happens during sampling.
 """
 
-import time
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from .lane import Cache, JoinedCaches, Lane, LaneKey, Rows, Signature, split_cap
 from .pilots import Pilot
 from .plan import NOTHING, Parts, Plan
 from .report import RunReport, StepKind
+from .stopwatch import Stopwatch
 from .storage import Kept, Storage
 from .tap import BlockTap, Captured, Forward
 
@@ -105,12 +105,13 @@ class CacheRun:
         self._is_forbidden = False  # whether the guard does not let the current step be reused
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
-        self._report = RunReport(steps=plan.steps, planned_full=plan.full)
+        self._report = RunReport(steps=plan.steps, planned_full=plan.full, profile=corrector.profile)
         self._step_kind: StepKind = "full"
-        self._step_started = time.perf_counter()
+        self._watch = Stopwatch()
 
     def evaluate(self, call: Call) -> Tensor:
         """Answers one call of the host: (rows, ...) x0 estimates, in full or from the caches."""
+        self._watch.start(call.x.device)
         if call.refusal is not None:
             self._count(call, "full", call.refusal)
             return call.forward()
@@ -142,10 +143,10 @@ class CacheRun:
 
     def step_finished(self, step: int) -> None:
         """The sampler has evaluated step number `step` and goes on to the next."""
-        now = time.perf_counter()
-        self._report.add_step(step, self._step_kind, now - self._step_started)
+        self._watch.lap(step)
+        self._report.step_kinds[step] = self._step_kind
         self._is_forbidden = self._is_forbidden_after(step)
-        self._step, self._step_started, self._step_kind = step + 1, now, "full"
+        self._step, self._step_kind = step + 1, "full"
         self._stages.next_step()
 
     def sampling_finished(self, samples: Tensor) -> None:
@@ -158,6 +159,8 @@ class CacheRun:
         if self._guard is not None:
             self._report.drift = self._guard.largest_ratio
         self._report.cache_bytes = sum({id(each): each.nbytes for each in kept}.values())
+        if self._report.finished:
+            self._report.step_seconds = self._watch.seconds()
         self._lanes.clear()
         if self._pilot is not None:
             self._pilot.forget()

@@ -117,19 +117,27 @@ class HostServer:
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
 
     def run(
-        self, prompt: dict[str, Any], on_event: Callable[[Event], None] | None = None, timeout: float = 600
+        self,
+        prompt: dict[str, Any],
+        on_event: Callable[[Event], None] | None = None,
+        timeout: float = 600,
+        extra_data: dict[str, Any] | None = None,
     ) -> dict:
-        """Queues a prompt in API format, waits for it and returns its history. Raises PromptFailed."""
-        return self.history(asyncio.run(asyncio.wait_for(self._run(prompt, on_event), timeout)))
+        """Queues a prompt in API format, waits for it and returns its history. extra_data: what a client
+        sends beside it, such as what goes into saved files. Raises PromptFailed."""
+        running = self._run(prompt, on_event, extra_data or {})
+        return self.history(asyncio.run(asyncio.wait_for(running, timeout)))
 
-    async def _run(self, prompt: dict[str, Any], on_event: Callable[[Event], None] | None) -> str:
+    async def _run(
+        self, prompt: dict[str, Any], on_event: Callable[[Event], None] | None, extra_data: dict[str, Any]
+    ) -> str:
         """Listens before it queues, so that no message is lost."""
         async with (
             aiohttp.ClientSession(self.address) as session,
             session.ws_connect(f"/ws?clientId={self.client_id}", max_msg_size=0) as socket_,
         ):
             async with session.post(
-                "/prompt", json={"prompt": prompt, "client_id": self.client_id}
+                "/prompt", json={"prompt": prompt, "client_id": self.client_id, "extra_data": extra_data}
             ) as answer:
                 body = await answer.json()
                 # The host accepts a prompt of which a part is wrong, and leaves that part out.

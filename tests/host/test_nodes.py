@@ -19,7 +19,7 @@ from tiny_models import MODELS, build, conditioning, count_leaf_calls, sample
 
 IDS = [
     "OmniCacheAuto", "TrajectoryCalibrator", "CurvatureScheduler", "RivalSchedule", "NoiseCorrector",
-    "OmniCacheModelPatch",
+    "OmniCacheModelPatch", "OmniCacheReport",
 ]  # fmt: skip
 
 

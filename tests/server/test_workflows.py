@@ -1,10 +1,12 @@
 """Every example workflow through the HTTP API of a real server, and what a headless user gets back."""
 
 import copy
+import io
 import json
 import urllib.request
 
 import pytest
+from PIL import Image
 
 from host_server import HostServer, PromptFailed
 from locations import ROOT
@@ -67,6 +69,25 @@ def test_the_history_holds_the_plot(server):
     assert payload["kind"] == "schedule" and payload["asked"] == 50 and payload["full"] == 25
     assert len(payload["sigmas"]) == len(payload["reused"]) == len(payload["gamma"]) == 50
     assert payload["sigmas"] == sorted(payload["sigmas"], reverse=True)
+
+
+def test_a_report_reaches_the_history_and_the_saved_picture(server):
+    graph = workflow("image_compare")
+    graph["sample"]["inputs"]["seed"] = graph["sample_uncached"]["inputs"]["seed"] = 2000
+    graph["report"] = {
+        "class_type": "OmniCacheReport",
+        "inputs": {"model": ["patch", 0], "images": ["decode", 0], "reference": ["decode_uncached", 0]},
+    }
+    graph["save"]["inputs"]["images"] = ["report", 0]
+    outputs = server.run(graph, extra_data={"extra_pnginfo": {}})["outputs"]
+    facts = outputs["report"]["omnicache_report"][0]
+    (run,) = facts["runs"]
+    assert (run["full"], run["asked"], run["node"], run["this_prompt"]) == (12, 24, "sample", True)
+    assert run["profile"]["name"] and 15 < facts["with_cache"]["psnr"] < 100
+    chart = Image.open(io.BytesIO(server.view(outputs["report"]["images"][0])))
+    assert chart.width == 1200
+    saved = Image.open(io.BytesIO(server.view(outputs["save"]["images"][0])))
+    assert json.loads(saved.text["omnicache"]) == {"report": facts}
 
 
 def test_a_calibrated_profile_is_offered_and_used(server):
