@@ -19,8 +19,8 @@ class RunReport:
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
     drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
     kept when the run ended. seconds: of the whole run, loading the model included. step_seconds: of each
-    step, the first one from the first call of the model; empty if the run did not reach its end. profile: by
-    which the run was corrected and watched, if any.
+    step, the first one from the first call of the model; by the host's clock until the run has reached its
+    end, from then on by the device's. profile: by which the run was corrected and watched, if any.
     """
 
     steps: int
@@ -43,6 +43,10 @@ class RunReport:
             self.evaluations_full += evaluations
         else:
             self.evaluations_reused += evaluations
+
+    def add_step(self, step: int, kind: StepKind, seconds: float) -> None:
+        self.step_kinds[step] = kind
+        self.step_seconds[step] = seconds
 
     def note(self, reason: str) -> None:
         self.notes[reason] += 1

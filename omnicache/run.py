@@ -143,8 +143,7 @@ class CacheRun:
 
     def step_finished(self, step: int) -> None:
         """The sampler has evaluated step number `step` and goes on to the next."""
-        self._watch.lap(step)
-        self._report.step_kinds[step] = self._step_kind
+        self._report.add_step(step, self._step_kind, self._watch.lap(step))
         self._is_forbidden = self._is_forbidden_after(step)
         self._step, self._step_kind = step + 1, "full"
         self._stages.next_step()

@@ -36,7 +36,7 @@ class LoggedRun:
     @property
     def full_step_seconds(self) -> float | None:
         """Median over the full steps; the first one, which warms up, counts no more than the others. None if
-        the run did not reach its end."""
+        no step ended."""
         kinds, seconds = self.report.step_kinds, self.report.step_seconds
         full = [each for step, each in seconds.items() if kinds[step] == "full"]
         return statistics.median(full) if full else None

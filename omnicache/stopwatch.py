@@ -15,17 +15,23 @@ class Stopwatch:
         self._start: Mark | None = None
         self._marks: dict[int, Mark] = {}
         self._is_gpu = False
+        self._clock = 0.0
 
     def start(self, device: torch.device) -> None:
         """The first step begins. Does nothing once started."""
         if self._start is None:
             self._is_gpu = device.type == "cuda"
+            self._clock = time.perf_counter()
             self._start = self._now()
 
-    def lap(self, step: int) -> None:
-        """Step number `step` ends, and the next begins."""
-        if self._start is not None:
-            self._marks[step] = self._now()
+    def lap(self, step: int) -> float:
+        """Step number `step` ends, and the next begins. Its seconds by the host's own clock, until those of
+        the GPU are known; 0 if it was never started."""
+        if self._start is None:
+            return 0.0
+        before, self._clock = self._clock, time.perf_counter()
+        self._marks[step] = self._now()
+        return self._clock - before
 
     def seconds(self) -> dict[int, float]:
         """Of each step. Waits for the last one to end."""
@@ -39,7 +45,7 @@ class Stopwatch:
 
     def _now(self) -> Mark:
         if not self._is_gpu:
-            return time.perf_counter()
+            return self._clock
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event

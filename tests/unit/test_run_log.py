@@ -29,7 +29,7 @@ def test_the_uncached_time_is_estimated_from_the_median_full_step():
     assert facts["cache_megabytes"] == 2.5
 
 
-def test_a_run_that_stopped_estimates_nothing():
+def test_a_run_that_ended_no_step_estimates_nothing():
     facts = run(seconds=()).as_dict()
     assert facts["estimated_uncached_seconds"] is None and facts["equal_time_steps"] is None
     assert facts["steps_seconds"] == 0 and not facts["finished"]
@@ -66,14 +66,13 @@ def test_a_stopwatch_counts_from_its_first_start(monkeypatch):
     watch = Stopwatch()
     watch.start(torch.device("cpu"))
     watch.start(torch.device("cpu"))
-    watch.lap(0)
-    watch.lap(1)
+    assert (watch.lap(0), watch.lap(1)) == (2.0, 0.5)
     assert watch.seconds() == {0: 2.0, 1: 0.5}
 
 
 def test_a_stopwatch_never_started_has_no_times():
     watch = Stopwatch()
-    watch.lap(0)
+    assert watch.lap(0) == 0.0
     assert watch.seconds() == {}
 
 
