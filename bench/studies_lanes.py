@@ -70,8 +70,8 @@ def profile_of_part(demo: DemoModel, steps: int, part: Part) -> Profile:
     if not path.exists():
         made = []
 
-        def make_run(model, sigmas, blocks) -> CalibrationRun:
-            made.append((PartCalibration(len(sigmas) - 1, StackTap(blocks), part), sigmas))
+        def make_run(sampling: host.Sampling, blocks) -> CalibrationRun:
+            made.append((PartCalibration(sampling.steps, StackTap(blocks), part), sampling.sigmas))
             return made[0][0]
 
         prompts = CALIBRATION_PROMPTS[demo.kind][:1]
@@ -136,7 +136,8 @@ def patched(demo: DemoModel, case: Case, schedule: Schedule, plan: Plan):
         outlook = Outlook(profile, np.array(sigmas))
         return kind(*first, correction, sigmas, outlook, 0.0, prediction_of(demo.model))
 
-    def make_run(model, sigmas: list[float], blocks) -> CacheRun:
+    def make_run(sampling: host.Sampling, blocks) -> CacheRun:
+        sigmas = sampling.sigmas
         if case.lanes == "each its own gamma":
             parts = {0: "positive", 1: "negative"}
             lanes = {
