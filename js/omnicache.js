@@ -5,6 +5,8 @@ import { app } from "../../scripts/app.js";
 import { PlotView } from "./plot_view.js";
 
 const WIDGET = "omnicache_plot"; // also the name under which the nodes send the data
+const OVERRIDES = "overrides"; // the input that a click on a step writes to
+const LOOK = "omnicache plot"; // property of the node: which curves are shown, and over what
 const LEAST_HEIGHT = 220;
 const FIRST_WIDTH = 330; // of a new node; it can be made narrower
 
@@ -17,11 +19,23 @@ const HINTS = {
 /** @type {WeakMap<object, PlotView>} by node */
 const plots = new WeakMap();
 
+/** @type {WeakMap<object, Map<string, object>>} the last steps that each node was told, by workflow */
+const lastRuns = new WeakMap();
+
+/** @type {object | undefined} the workflow that was queued last */
+let queued;
+
 /** @type {Map<object, object>} what nodes have put out since a prompt was last queued, by node */
 const recent = new Map();
 
 function addPlot(node) {
-  const plot = new PlotView(HINTS[node.comfyClass]);
+  const overrides = node.widgets?.find(({ name }) => name === OVERRIDES);
+  const plot = new PlotView(HINTS[node.comfyClass], {
+    overrides: () => (overrides && !isConnected(node, OVERRIDES) ? String(overrides.value ?? "") : null),
+    setOverrides: (text) => setWidget(node, overrides, text),
+    look: () => node.properties[LOOK],
+    setLook: (look) => changed(() => node.setProperty(LOOK, look)),
+  });
   plots.set(node, plot);
   const widget = node.addDOMWidget(WIDGET, "omnicache.plot", plot.element, {
     serialize: false, // not in the prompt
@@ -34,6 +48,15 @@ function addPlot(node) {
   widget.serialize = false; // not in the workflow
   passToCanvas(plot.element);
 
+  if (overrides) {
+    const callback = overrides.callback;
+    overrides.callback = function () {
+      const result = callback?.apply(this, arguments);
+      plot.refresh();
+      return result;
+    };
+  }
+
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, FIRST_WIDTH), height]);
 
@@ -43,6 +66,48 @@ function addPlot(node) {
     if (output) recent.set(this, output);
     showOutput(this, output);
   };
+}
+
+/** Whether an input's value comes through a link, and the widget's counts for nothing. */
+function isConnected(node, name) {
+  return node.inputs?.some((input) => input.widget?.name === name && input.link != null);
+}
+
+/** As if the user had typed it. */
+function setWidget(node, widget, value) {
+  changed(() => {
+    widget.value = value;
+    widget.callback?.(value, app.canvas, node);
+    node.setDirtyCanvas(true, true);
+  });
+}
+
+/** Makes a change that undo takes back, and of which the workflow has to be saved. */
+function changed(change) {
+  const tracker = activeWorkflow()?.changeTracker;
+  change();
+  (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
+}
+
+function activeWorkflow() {
+  return app.extensionManager?.workflow?.activeWorkflow;
+}
+
+/** The steps of a sampling run go to the plot of the node that planned it. */
+function showSteps({ detail }) {
+  const workflow = queued ?? activeWorkflow();
+  const key = String(detail?.node);
+  if (workflow) {
+    if (!lastRuns.has(workflow)) lastRuns.set(workflow, new Map());
+    lastRuns.get(workflow).set(key, detail);
+  }
+  if (workflow === activeWorkflow()) plots.get(nodeOf(key))?.showLive(detail);
+}
+
+function endSteps() {
+  for (const runs of [queued, activeWorkflow()].map((workflow) => workflow && lastRuns.get(workflow))) {
+    for (const key of runs?.keys() ?? []) plots.get(nodeOf(key))?.endLive();
+  }
 }
 
 /** A node that was cached may say null, which is no news; an empty list says that there is no plot. */
@@ -76,7 +141,7 @@ function nodeOf(key) {
  * do. Front-ends as of 1.32 forget them, and then have nothing to restore after undo or a change of tabs.
  */
 function keepEarlyOutputs() {
-  const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+  const tracker = activeWorkflow()?.changeTracker;
   for (const [node, output] of recent) {
     if (!tracker || node.graph !== app.graph) continue;
     tracker.nodeOutputs ??= {};
@@ -97,6 +162,7 @@ function passToCanvas(element) {
   };
   element.addEventListener("wheel", pass, { passive: false });
   element.addEventListener("pointerdown", (event) => {
+    if (event.button === 0 && event.target.closest("button")) return event.stopPropagation();
     const opensMenu = event.button === 2 && !element.closest(".lg-node");
     if (event.button === 1 || opensMenu) pass(event);
     else if (event.button === 0) {
@@ -126,7 +192,14 @@ app.registerExtension({
 
   setup() {
     addStyle();
-    api.addEventListener("promptQueued", keepEarlyOutputs);
+    api.addEventListener("promptQueued", () => {
+      queued = activeWorkflow();
+      keepEarlyOutputs();
+    });
+    api.addEventListener("omnicache.step", showSteps);
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+      api.addEventListener(end, endSteps);
+    }
   },
 
   nodeCreated(node) {
@@ -137,7 +210,10 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [key, output] of Object.entries(outputs ?? {})) {
       const node = output && WIDGET in output && nodeOf(key);
-      if (node) showOutput(node, output);
+      if (!node) continue;
+      showOutput(node, output);
+      const run = lastRuns.get(activeWorkflow() ?? outputs)?.get(key);
+      if (run) plots.get(node)?.showLive(run);
     }
   },
 });

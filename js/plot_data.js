@@ -3,7 +3,10 @@
  * workflows do, so nothing in it is taken on trust.
  */
 
+import { LONGEST_RUN, costOf, errorOf, parseOverrides, solve, speedupOf } from "./plan.js";
+
 const MOST_STEPS = 10000;
+const KINDS = ["full", "reused", "corrected"];
 const LONGEST_TEXT = 300;
 const LARGEST = 1e9; // nothing measured is larger, or, but for 0, smaller than its inverse
 const DEGREES = 180 / Math.PI;
@@ -24,6 +27,28 @@ const DEGREES = 180 / Math.PI;
  * @property {number} full steps that are computed
  * @property {number} asked steps that the sampler asks for
  * @property {number | null} speedup predicted ratio of wall-clock times
+ * @property {number | null} error predicted displacement of the sample, percent of its way
+ * @property {(number | null)[]} gain share of the error that gamma predicts, percent
+ * @property {(number | null)[]} logSnr log of signal over noise
+ * @property {number[][] | null} path the mean trajectory, three coordinates a step
+ * @property {string} overrides the text that the plan was solved around
+ * @property {("full" | "reuse" | null)[]} forced what each step is forced to be
+ * @property {Replan | null} replan what it takes to solve the plan anew; null where the plot cannot
+ *
+ * @typedef {object} Replan
+ * @property {number} reused how many steps the budget reuses
+ * @property {number} maxConsecutive
+ * @property {number} protectFirst
+ * @property {number} protectLast
+ * @property {number} reuseCost time of a reuse evaluation over that of a full one
+ * @property {number} way from the first sigma to the last
+ * @property {import("./plan.js").StepCost} cost by which the steps are chosen
+ * @property {import("./plan.js").StepCost} error
+ *
+ * @typedef {object} LiveRun a sampling run, so far
+ * @property {number} steps that it has; not always those of the plot
+ * @property {("full" | "reused" | "corrected")[]} kinds of the steps that are done
+ * @property {(number | null)[]} milliseconds
  */
 
 /**
@@ -55,36 +80,106 @@ export function readPayload(payload) {
     full: reused ? reused.filter((value) => !value).length : count,
     asked: count,
     speedup: speedup > 0 ? speedup : null,
+    error: percent(number(fields.error)),
+    gain: numbers(fields.gain, count, 100),
+    logSnr: numbers(fields.log_snr, count),
+    path: readPath(fields.path, count),
+    overrides: text(fields.overrides),
+    forced: Array(count).fill(null),
+    replan: readReplan(fields.replan, count),
   };
+}
+
+/**
+ * The same with the plan solved around these overrides. Where there is none, the note says why.
+ * @param {PlotData} data
+ * @param {string} overrides
+ * @returns {PlotData}
+ */
+export function withOverrides(data, overrides) {
+  const { replan, count } = data;
+  if (!replan) return data;
+  try {
+    const { full, reuse } = parseOverrides(overrides);
+    const forced = data.timesteps.map((_, step) =>
+      full.has(step) ? "full" : reuse.has(step) ? "reuse" : null,
+    );
+    if (overrides === data.overrides) return { ...data, forced };
+    const reused = solve(count, replan.reused, { ...replan, full, reuse }, replan.cost);
+    return {
+      ...data,
+      kind: "schedule",
+      note: "",
+      forced,
+      reused,
+      full: reused.filter((value) => !value).length,
+      speedup: speedupOf(reused, replan.reuseCost),
+      error: percent(errorOf(reused, replan.error, replan.way)),
+    };
+  } catch (error) {
+    return {
+      ...data,
+      kind: "profile",
+      reused: null,
+      full: count,
+      speedup: null,
+      error: null,
+      note: error.message,
+    };
+  }
+}
+
+/**
+ * @param {unknown} message of the event omnicache.step
+ * @returns {LiveRun | null}
+ */
+export function readLive(message) {
+  const { steps, kinds, milliseconds } = Object(message);
+  if (!Number.isInteger(steps) || steps < 1 || steps > MOST_STEPS) return null;
+  if (!Array.isArray(kinds) || !kinds.length || kinds.length > steps) return null;
+  if (!kinds.every((kind) => KINDS.includes(kind))) return null;
+  return { steps, kinds, milliseconds: numbers(milliseconds, kinds.length) };
+}
+
+/** The line above the plot while sampling. @param {LiveRun} live */
+export function liveCaption({ steps, kinds, milliseconds }) {
+  return `step ${kinds.length} of ${steps} · ${kinds.at(-1)} · ${withUnit(milliseconds.at(-1), " ms")}`;
 }
 
 /**
  * The line above the plot.
  * @param {PlotData} data
  */
-export function caption({ kind, full, asked, speedup }) {
+export function caption({ kind, full, asked, speedup, error }) {
   if (kind === "profile") return `${asked} steps measured`;
-  const computed = `${full} of ${asked} computed`;
-  return speedup === null ? computed : `${computed} · predicted ${speedup.toFixed(speedup < 9.95 ? 1 : 0)}×`;
+  const parts = [`${full} of ${asked} computed`];
+  if (speedup !== null) parts.push(`predicted ${speedup.toFixed(speedup < 9.95 ? 1 : 0)}×`);
+  if (error !== null) parts.push(`error ${shortNumber(error)} %`);
+  return parts.join(" · ");
 }
 
 /**
  * What is known of one step, as pairs of name and value; steps count from 0, as the overrides do.
  * @param {PlotData} data
  * @param {number} step
+ * @param {LiveRun | null} [live]
  * @returns {{ heading: string, state: string, facts: [string, string][] }}
  */
-export function stepFacts(data, step) {
+export function stepFacts(data, step, live = null) {
   const spread = data.curvatureSpread[step];
+  const state = data.reused ? (data.reused[step] ? "reused" : "computed") : "";
+  const kind = live?.steps === data.count ? live.kinds[step] : undefined;
   return {
     heading: `step ${step}`,
-    state: data.reused ? (data.reused[step] ? "reused" : "computed") : "",
+    state: state && data.forced[step] ? `${state}, forced` : state,
     facts: [
       ["timestep", shortNumber(data.timesteps[step])],
       ["sigma", shortNumber(data.sigmas[step])],
       ["curvature", withUnit(data.curvature[step], "°") + (spread ? ` ± ${shortNumber(spread, 2)}°` : "")],
       ["gamma", shortNumber(data.gamma[step])],
-      ["noise", withUnit(data.noise[step], " %")],
+      ["error", withUnit(data.noise[step], " %")],
+      ["gain", withUnit(data.gain[step], " %")],
+      ...(kind ? [["this run", `${kind}, ${withUnit(live.milliseconds[step], " ms")}`]] : []),
     ],
   };
 }
@@ -103,6 +198,8 @@ export function description(data) {
   }
   const reused = data.reused?.flatMap((value, step) => (value ? [step] : [])) ?? [];
   if (reused.length) sentences.push(`reused steps: ${reused.join(", ")}`);
+  const forced = data.forced.flatMap((kind, step) => (kind ? [step] : []));
+  if (forced.length) sentences.push(`forced steps: ${forced.join(", ")}`);
   return `${sentences.filter(Boolean).join(". ")}.`;
 }
 
@@ -121,6 +218,41 @@ export function shortNumber(value, digits = 3) {
 
 function withUnit(value, unit) {
   return shortNumber(value) + (value === null ? "" : unit);
+}
+
+function readPath(value, count) {
+  if (!Array.isArray(value) || value.length !== count) return null;
+  const points = value.map((point) => numbers(point, 3));
+  return points.some((point) => point.includes(null)) ? null : points;
+}
+
+/** @returns {Replan | null} */
+function readReplan(value, count) {
+  const fields = Object(value);
+  const isCount = (value) => Number.isInteger(value) && value >= 0 && value <= MOST_STEPS;
+  const whole = (key) => (isCount(fields[key]) ? fields[key] : null);
+  const replan = {
+    reused: whole("reused"),
+    maxConsecutive: whole("max_consecutive"),
+    protectFirst: whole("protect_first"),
+    protectLast: whole("protect_last"),
+    reuseCost: number(fields.reuse_cost),
+    way: number(fields.way),
+    cost: readTable(fields.costs, count, fields.max_consecutive),
+    error: readTable(fields.errors ?? fields.costs, count, fields.max_consecutive),
+  };
+  return Object.values(replan).includes(null) || replan.reused > count ? null : replan;
+}
+
+function readTable(value, count, longestRun) {
+  const { distances, gaps, values } = Object(value);
+  const reaches = distances >= (longestRun || LONGEST_RUN) && (gaps === 1 || gaps > distances);
+  const fits = reaches && Array.isArray(values) && values.length === count * distances * gaps;
+  return fits && values.every(Number.isFinite) ? costOf({ distances, gaps, values }) : null;
+}
+
+function percent(value) {
+  return value === null ? null : 100 * value;
 }
 
 /** @returns {(number | null)[]} */

@@ -2,6 +2,7 @@
 
 import { description } from "./plot_data.js";
 import { CHARACTER_WIDTH, layoutPlot } from "./plot_layout.js";
+import { fitted, projected } from "./plot_space.js";
 import { areaPath, linePath, narrowest, runsOf } from "./plot_math.js";
 
 /**
@@ -12,29 +13,84 @@ import { areaPath, linePath, narrowest, runsOf } from "./plot_math.js";
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const SPACING_FOR_MARKERS = 5.5;
 const SPACING_FOR_CELLS = 4;
+const SPACE_MARGIN = 16;
+const SPACE_REACH = 1.25; // of what is seen of the path, but for rare views
+const SPACE_AXES = ["u", "w1", "w2"]; // the way from noise to sample, and the two widest directions off it
+const MOST_SPACE_MARKERS = 100;
+const PIN_RADIUS = 3;
+const DOT_RADIUS = 1.75;
 
 /**
  * @param {PlotData} data
  * @param {number} width in pixels
  * @param {number} height in pixels
+ * @param {Parameters<typeof layoutPlot>[3]} [options]
  * @returns {{ svg: SVGSVGElement, layout: Layout, mark: (step: number | null) => void }} mark points out a
  * step, or none
  */
-export function drawPlot(data, width, height) {
-  const layout = layoutPlot(data, width, height);
+export function drawPlot(data, width, height, options = {}) {
+  const { live = null, hasLegend = true } = options;
+  const layout = layoutPlot(data, width, height, options);
   const marks = group("marks");
   const svg = picture("", width, height, [
     create("title", {}, [description(data)]),
-    ...(data.reused ? [drawBands(data.reused, layout), drawStrip(data.reused, layout)] : []),
+    ...(data.reused ? [drawBands(data.reused, layout), drawStrip(data, layout)] : []),
+    ...(live ? [drawRun(live, data.reused !== null, layout)] : []),
     drawGrid(layout),
     ...layout.curves.map((curve) => drawCurve(curve, layout.xs, data.reused)),
-    drawLegend(layout, data.reused?.includes(true)),
+    ...(hasLegend ? [drawLegend(layout, data.reused?.includes(true))] : []),
     drawLabels(layout),
     marks,
   ]);
   svg.setAttribute("role", "img");
   const mark = (step) => marks.replaceChildren(...(step === null ? [] : drawMarks(step, layout)));
   return { svg, layout, mark };
+}
+
+/**
+ * The trajectory in space.
+ * @param {PlotData & { path: number[][] }} data
+ * @param {number} width in pixels
+ * @param {number} height in pixels
+ * @param {{ yaw: number, pitch: number }} view
+ * @returns {{ svg: SVGSVGElement }}
+ */
+export function drawSpace(data, width, height, view) {
+  const scale = Math.max(1, Math.min(width, height) / 2 - SPACE_MARGIN) / SPACE_REACH;
+  const place = (point) => {
+    const [x, y] = projected(point, view);
+    return [width / 2 + x * scale, height / 2 + y * scale];
+  };
+  const corner = [-1, -1, -1];
+  const ends = SPACE_AXES.map((_, axis) => place(corner.map((value, each) => (each === axis ? 1 : value))));
+  const points = fitted(data.path).map(place);
+  const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
+  const marked = data.count <= MOST_SPACE_MARKERS ? points : [];
+  const svg = picture(" space", width, height, [
+    create("title", {}, ["The mean sampling trajectory in space, from the noise to the sample"]),
+    group(
+      "grid",
+      ends.map((end) => line("", ...place(corner), ...end)),
+    ),
+    group("curve curvature", [
+      path("line", linePath(xs, ys)),
+      ...marked.map(([x, y], step) => marker(data.reused?.[step] ? "reused" : "computed", x, y, 2.5)),
+    ]),
+    group("labels", [
+      ...ends.map(([x, y], axis) => label("middle faint", x, y - 3, SPACE_AXES[axis])),
+      label("middle", xs[0], ys[0] - 7, "noise"),
+      label("middle", xs.at(-1), ys.at(-1) + 14, "sample"),
+    ]),
+  ]);
+  svg.setAttribute("role", "img");
+  return { svg };
+}
+
+/** A short piece of a curve's line, for the legend. @param {import("./plot_layout.js").CurveName} name */
+export function drawSample(name) {
+  const svg = picture("", 16, 8, [group(`curve ${name}`, [line("line", 1, 4, 15, 4)])]);
+  svg.setAttribute("aria-hidden", "true");
+  return svg;
 }
 
 /** A sketch of a plot, for where there is no data yet. */
@@ -62,24 +118,59 @@ function drawBands(reused, { cells, frame }) {
 }
 
 /** A cell for each step, filled if computed and hollow if reused. Too narrow cells run together. */
-function drawStrip(reused, { cells, strip }) {
+function drawStrip({ reused, forced }, { cells, strip }) {
+  const title = "The steps from first to last: filled = computed, hollow = reused, with a diamond = forced";
+  const pins = forced.flatMap((kind, step) => {
+    const x = (cells[step] + cells[step + 1]) / 2;
+    const mark = reused[step] ? "pin on-hollow" : "pin";
+    return kind ? [path(mark, diamond(x, (strip.top + strip.bottom) / 2, PIN_RADIUS))] : [];
+  });
+  return drawCells("strip", title, reused, cells, strip, pins);
+}
+
+/** The same for the steps of a sampling run that are done; a dot in a hollow cell says that it was corrected. */
+function drawRun({ kinds, milliseconds }, hasStrip, { runCells, run, strip }) {
+  const reused = kinds.map((kind) => kind !== "full");
+  const title = "The sampling run: filled = computed, hollow = reused, with a dot = reused and corrected";
+  const dots = kinds.flatMap((kind, step) => {
+    const width = runCells[step + 1] - runCells[step];
+    if (kind !== "corrected" || width < SPACING_FOR_CELLS) return [];
+    const x = (runCells[step] + runCells[step + 1]) / 2;
+    return [create("circle", { class: "dot", cx: tidy(x), cy: (run.top + run.bottom) / 2, r: DOT_RADIUS })];
+  });
+  const names = hasStrip
+    ? [
+        label("end", run.left - 6, strip.bottom - 1.5, "plan"),
+        label("end", run.left - 6, run.bottom - 1.5, "run"),
+      ]
+    : [label("end", run.left - 6, run.bottom - 1.5, "run")];
+  const told = kinds.map((kind, step) => `step ${step}: ${kind}, ${milliseconds[step] ?? "?"} ms`);
+  return drawCells("strip run", title, reused, runCells, run, [...dots, ...names], told);
+}
+
+/** @param {string[]} [told] what each cell says of itself */
+function drawCells(className, heading, reused, cells, box, marks, told = []) {
   const apart = narrowest(cells) >= SPACING_FOR_CELLS;
   const gap = apart ? 0.75 : 0;
   const computed = (start, end) =>
-    rectangle("computed", cells[start] + gap, strip.top, cells[end] - gap, strip.bottom);
+    rectangle("computed", cells[start] + gap, box.top, cells[end] - gap, box.bottom);
   const hollow = (start, end) => {
     const inset = 0.5; // half of the outline
     const [left, right] = [cells[start] + gap + inset, cells[end] - gap - inset];
-    return rectangle("reused", left, strip.top + inset, right, strip.bottom - inset);
+    return rectangle("reused", left, box.top + inset, right, box.bottom - inset);
   };
-  const title = create("title", {}, ["The steps from first to last: filled = computed, hollow = reused"]);
-  if (apart)
-    return group("strip", [title, ...reused.map((value, i) => (value ? hollow : computed)(i, i + 1))]);
+  const title = create("title", {}, [heading]);
+  if (apart) {
+    const drawn = reused.map((value, step) => (value ? hollow : computed)(step, step + 1));
+    drawn.forEach((cell, step) => told[step] && cell.append(create("title", {}, [told[step]])));
+    return group(className, [title, ...drawn, ...marks]);
+  }
   const runs = runsOf(reused).filter((run) => !run.value);
-  return group("strip", [
+  return group(className, [
     title,
     hollow(0, reused.length),
     ...runs.map((run) => computed(run.start, run.end)),
+    ...marks,
   ]);
 }
 
@@ -87,7 +178,7 @@ function drawStrip(reused, { cells, strip }) {
 function drawGrid({ curves, frame }) {
   const heights = curves.length ? curves[0].ticks.map(({ y }) => y) : [frame.bottom];
   const labels = curves.flatMap(({ name, side, ticks }) =>
-    ticks.map((tick) =>
+    (side ? ticks : []).map((tick) =>
       side === "left"
         ? label(`${name} end`, frame.left - 6, tick.y + 3.5, tick.label)
         : label(`${name} start`, frame.right + 6, tick.y + 3.5, tick.label),
@@ -104,39 +195,37 @@ function drawCurve({ name, ys, spread }, xs, reused) {
   return group(`curve ${name}`, [...(area ? [area] : []), path("line", linePath(xs, ys)), ...markers]);
 }
 
-/** What the lines are, each name at the side of its axis, and between the names what the bands are. */
-function drawLegend({ curves, width }, hasBands) {
+/** What the lines and the bands are. */
+function drawLegend({ curves }, hasBands) {
   const y = 11;
-  const room = [0, width];
-  const entries = curves.map(({ name, side }) => {
-    const [start, end, anchor] = side === "left" ? [2, 18, 23] : [width - 18, width - 2, width - 23];
-    if (side === "left") room[0] = anchor + name.length * CHARACTER_WIDTH;
-    else room[1] = anchor - name.length * CHARACTER_WIDTH;
-    const sample = line("line", start, y - 3.5, end, y - 3.5);
-    return group(`curve ${name}`, [sample, label(side === "left" ? "start" : "end", anchor, y, name)]);
-  });
-  const middle = (room[0] + room[1]) / 2;
-  const swatch = rectangle("", middle - 27, y - 9, middle - 15, y + 2);
-  const bands = hasBands ? [group("bands", [swatch]), label("start", middle - 10, y, "reused")] : [];
-  return group("legend", [...entries, ...bands]);
+  let x = 2;
+  const entry = (className, sample, text) => {
+    const drawn = group(className, [sample, label("start", x + 21, y, text)]);
+    x += 40 + text.length * CHARACTER_WIDTH;
+    return drawn;
+  };
+  return group("legend", [
+    ...curves.map(({ name }) => entry(`curve ${name}`, line("line", x, y - 3.5, x + 16, y - 3.5), name)),
+    ...(hasBands ? [entry("bands", rectangle("", x + 2, y - 9, x + 14, y + 2), "reused")] : []),
+  ]);
 }
 
-/** Two rows under the plot: timesteps, and their sigmas. */
+/** Two rows under the plot, what the steps are placed by first. */
 function drawLabels({ labels, rows, height }) {
   const [upper, lower] = [height - 15, height - 3];
   return group("labels", [
     label("start", 0, upper, rows[0]),
     label("start faint", 0, lower, rows[1]),
-    ...labels.map(({ x, timestep }) => label("middle", x, upper, timestep)),
-    ...labels.map(({ x, sigma }) => label("middle faint", x, lower, sigma)),
+    ...labels.map((each) => label("middle", each.x, upper, each.upper)),
+    ...labels.map((each) => label("middle faint", each.x, lower, each.lower)),
   ]);
 }
 
-function drawMarks(step, { curves, xs, frame, strip }) {
+function drawMarks(step, { curves, xs, frame, run }) {
   const points = curves
     .filter(({ ys }) => ys[step] !== null)
     .map(({ name, ys }) => group(`curve ${name}`, [marker("computed", xs[step], ys[step], 3.5)]));
-  return [line("", xs[step], frame.top, xs[step], strip.bottom), ...points];
+  return [line("", xs[step], frame.top, xs[step], run.bottom), ...points];
 }
 
 function picture(className, width, height, children) {
@@ -176,6 +265,10 @@ function create(tag, attributes, children = []) {
   }
   element.append(...children); // strings become text nodes, never markup
   return element;
+}
+
+function diamond(x, y, radius) {
+  return `M${tidy(x - radius)} ${y}L${tidy(x)} ${y - radius}L${tidy(x + radius)} ${y}L${tidy(x)} ${y + radius}Z`;
 }
 
 function tidy(value) {

@@ -78,7 +78,8 @@ class CurvatureScheduler(io.ComfyNode):
                     "overrides",
                     default="",
                     tooltip="Steps forced by hand, counted from 0 in the sampler's steps: '5 full, 10-12 "
-                    "reuse'. The budget is met around them. Empty: none.",
+                    "reuse'. The budget is met around them. A click on a step of the plot writes here. "
+                    "Empty: none.",
                 ),
                 io.String.Input(
                     "parts",
@@ -98,6 +99,8 @@ class CurvatureScheduler(io.ComfyNode):
                     "run. Goes to OmniCache Model Patch.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else a schedule that the host kept would name a node that is gone
             is_output_node=True,
         )
 
@@ -116,9 +119,10 @@ class CurvatureScheduler(io.ComfyNode):
         parts="all",
     ) -> io.NodeOutput:
         profile = chosen_profile(profile, saved_profile)
+        node = cls.hidden.unique_id if cls.hidden is not None else None
         full, reuse = parse_overrides(overrides)
         constraints = Constraints(max_consecutive, protect_first, protect_last, full, reuse)
-        schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile, Parts.parse(parts))
+        schedule = Schedule(Budget(budget_kind, budget), cost, constraints, profile, Parts.parse(parts), node)
         if profile is None:
             return io.NodeOutput(schedule)
         plan, note = None, None
@@ -129,4 +133,4 @@ class CurvatureScheduler(io.ComfyNode):
             if budget_kind != "full steps" and not overrides.strip():
                 raise
             note = f"Not planned for the {profile.steps} steps of the calibration. {error}"
-        return io.NodeOutput(schedule, ui=plot.payload(profile, plan, schedule.reuse_cost(), note))
+        return io.NodeOutput(schedule, ui=plot.payload(profile, schedule, plan, overrides, note))

@@ -43,7 +43,7 @@ class Run(Protocol):
 
     def evaluate(self, call: Call) -> torch.Tensor: ...
     def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
-    def step_finished(self, step: int) -> None: ...
+    def step_finished(self, step: int) -> RunReport | None: ...
     def sampling_finished(self, samples: torch.Tensor) -> None: ...
     def close(self) -> RunReport | None: ...
 
@@ -70,25 +70,37 @@ MakeRun = Callable[[Sampling, Blocks], Run | None]
 
 
 def patched(
-    model: "comfy.model_patcher.ModelPatcher", make_run: MakeRun, with_branches: bool = False
+    model: "comfy.model_patcher.ModelPatcher",
+    make_run: MakeRun,
+    with_branches: bool = False,
+    shown_on: str | None = None,
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    with_branches: a BranchTap will be used. The clone carries a RunLog, which its own clones share. Raises
-    UnknownModel if the model is of no family the pack knows, ValueError if it is no transformer.
+    with_branches: a BranchTap will be used. shown_on: the node whose plot follows the steps. The clone
+    carries a RunLog, which its own clones share. Raises UnknownModel if the model is of no family the pack
+    knows, ValueError if it is no transformer.
     """
     family = family_of(model.model.diffusion_model)
     clone = model.clone()
     bridge(clone, family, with_branches)
     clone.set_attachments(KEY, RunLog())
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on))
     return clone
 
 
 def _sample(
-    make_run: MakeRun, executor, noise, latent_image, sampler, sigmas, *args, **kwargs
+    make_run: MakeRun,
+    shown_on: str | None,
+    executor,
+    noise,
+    latent_image,
+    sampler,
+    sigmas,
+    *args,
+    **kwargs,
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
     guider = executor.class_obj
@@ -103,7 +115,7 @@ def _sample(
         float(getattr(guider, "cfg", 1.0)),
     )
     try:
-        run = _attach(options, sampling, make_run)
+        run = _attach(options, sampling, make_run, shown_on)
     except ValueError as error:
         # The host shows this on the sampler's node, so it must say where it comes from.
         raise ValueError(f"OmniCache on the model of this sampler: {error}") from error
@@ -149,7 +161,9 @@ def _logged(report: RunReport, sampling: Sampling) -> LoggedRun:
     )
 
 
-def _attach(options: dict[str, Any], sampling: Sampling, make_run: MakeRun) -> Run | None:
+def _attach(
+    options: dict[str, Any], sampling: Sampling, make_run: MakeRun, shown_on: str | None
+) -> Run | None:
     """Hangs a new run into the options of one sampling run."""
     transformer_options = options.setdefault("transformer_options", {})
     if "easycache" in transformer_options:
@@ -178,18 +192,23 @@ def _attach(options: dict[str, Any], sampling: Sampling, make_run: MakeRun) -> R
     )
     add(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, run))
     add(WrappersMP.CALC_COND_BATCH, KEY, partial(_calc_cond_batch, run))
-    add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run))
+    add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run, shown_on))
     return run
 
 
 def _sampler_sample(
-    run: Run, executor, guider, sigmas, extra_args, callback, *args, **kwargs
+    run: Run, shown_on: str | None, executor, guider, sigmas, extra_args, callback, *args, **kwargs
 ) -> torch.Tensor:
     """SAMPLER_SAMPLE wrapper: tells the run where the sampler is. Counting the sampler's own steps needs no
     look at the sigma of a call, which on a GPU would wait for all work queued there."""
+    told = 0
 
     def on_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
-        run.step_finished(step)
+        nonlocal told
+        report = run.step_finished(step)
+        if report is not None and shown_on is not None and len(report.step_kinds) > told:
+            told = len(report.step_kinds)  # a sampler may report a step twice
+            _announce_step(shown_on, report)
         if callback is not None:
             callback(step, denoised, x, total_steps)
 
@@ -295,6 +314,14 @@ def _announce(report: RunReport) -> None:
     if server is not None and server.client_id is not None:
         facts = {"node": server.last_node_id, **report.as_dict()}
         server.send_sync("omnicache.run", facts, server.client_id)
+
+
+def _announce_step(node: str, report: RunReport) -> None:
+    """Tells the client, if there is one, what the steps of the run were so far: all of them, so that a plot
+    that missed some of the messages has the whole picture after the next."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and server.client_id is not None:
+        server.send_sync("omnicache.step", {"node": node, **report.progress()}, server.client_id)
 
 
 def step_callback(model, steps: int, runs: int) -> Callable[[int], Callable]:

@@ -146,7 +146,7 @@ class OmniCacheModelPatch(io.ComfyNode):
                 Storage(cache_dtype, cache_device),
             )
 
-        return io.NodeOutput(patched(model, make_run, with_branches))
+        return io.NodeOutput(patched(model, make_run, with_branches, schedule.shown_on))
 
 
 def cache_run(

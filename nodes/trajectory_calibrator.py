@@ -168,7 +168,7 @@ class TrajectoryCalibrator(io.ComfyNode):
             latents.append(latent)
         note = f"saved as {library.save(profile, save_as)}" if save_as else None
         batch = {**latent_image, "samples": torch.cat(latents)}
-        return io.NodeOutput(profile, batch, ui=plot.payload(profile, None, 0.0, note))
+        return io.NodeOutput(profile, batch, ui=plot.payload(profile, note=note))
 
 
 def _calibrate(

@@ -67,8 +67,8 @@ class Correction:
         return self.mode == "forecast" and self.strength > 0
 
     @property
-    def needs_ages(self) -> bool:
-        """Whether it counts from the steps that the caches are of."""
+    def is_on(self) -> bool:
+        """Whether it changes what is reused. It then counts from the steps that the caches are of."""
         return self.needs_noise or self.generations > 1
 
     def check_has_what_it_needs(self, has_profile: bool) -> None:

@@ -189,6 +189,16 @@ class Plan:
     def is_reused(self, step: int) -> bool:
         return self.at(step) != NOTHING
 
+    def costs(self, cost: StepCost) -> list[float]:
+        """What each reused step costs, in order."""
+        full, costs = [], []
+        for step, is_reused in enumerate(self.reused):
+            if is_reused:
+                costs.append(cost(step, full[-1], full[-2]))
+            else:
+                full.append(step)
+        return costs
+
     def speedup(self, reuse_cost: float) -> float:
         """Expected wall-clock ratio of the uncached run to this one."""
         return self.steps / (self.full + (self.steps - self.full) * reuse_cost)

@@ -15,7 +15,8 @@ class RunReport:
     """Filled by the run, read after it.
 
     An evaluation is one conditioning row at one step. steps, planned_full: of the plan; None full ones where
-    it was decided while sampling. limited_gammas: corrections whose calibrated gamma was out of range.
+    it was decided while sampling. is_corrected: whether what is reused is corrected too. limited_gammas:
+    corrections whose calibrated gamma was out of range.
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
     drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
     kept when the run ended. seconds: of the whole run, loading the model included. step_seconds: of each
@@ -25,6 +26,7 @@ class RunReport:
 
     steps: int
     planned_full: int | None
+    is_corrected: bool = False
     evaluations_full: int = 0
     evaluations_reused: int = 0
     limited_gammas: int = 0
@@ -73,6 +75,17 @@ class RunReport:
         if self.limited_gammas:
             remarks.append(f"gamma was out of range and limited ({self.limited_gammas}x)")
         return "; ".join([line, *remarks])
+
+    def progress(self) -> dict:
+        """What the steps were so far, as plain JSON values. Their times are those of the program, which does
+        not wait for a GPU to finish what it was given."""
+        names = {"full": "full", "reuse": "corrected" if self.is_corrected else "reused"}
+        done = sorted(self.step_kinds)
+        return {
+            "steps": self.steps,
+            "kinds": [names[self.step_kinds[step]] for step in done],
+            "milliseconds": [round(1000 * self.step_seconds[step], 2) for step in done],
+        }
 
     def as_dict(self) -> dict:
         """The same facts as plain JSON values."""

@@ -173,6 +173,10 @@ class GivenSchedule:
     def is_guarded(self) -> bool:
         return False  # the plan is to be followed, whatever comes of it
 
+    @property
+    def shown_on(self) -> None:
+        return None
+
     def reuse_cost(self) -> float:
         return measured_reuse_cost(self.profile)
 

@@ -87,7 +87,7 @@ class CacheRun:
     ) -> None:
         """tap: a BranchTap for a pilot, and for a plan that names parts. Raises ValueError for a correction
         that the plan rules out."""
-        if plan.refreshes and corrector.correction.needs_ages:
+        if plan.refreshes and corrector.correction.is_on:
             raise ValueError(
                 f"correction: mode {corrector.correction.mode!r} counts from the step that a cache is of, "
                 "and with this schedule its parts are of different steps. Set mode to 'off', or connect no "
@@ -105,7 +105,12 @@ class CacheRun:
         self._is_forbidden = False  # whether the guard does not let the current step be reused
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
-        self._report = RunReport(steps=plan.steps, planned_full=plan.full, profile=corrector.profile)
+        self._report = RunReport(
+            steps=plan.steps,
+            planned_full=plan.full,
+            is_corrected=corrector.correction.is_on,
+            profile=corrector.profile,
+        )
         self._step_kind: StepKind = "full"
         self._watch = Stopwatch()
 
@@ -141,12 +146,14 @@ class CacheRun:
             and self._missing(lanes, Signature.of(x, 1)) is None
         )
 
-    def step_finished(self, step: int) -> None:
-        """The sampler has evaluated step number `step` and goes on to the next."""
+    def step_finished(self, step: int) -> RunReport:
+        """The sampler has evaluated step number `step` and goes on to the next. Returns the report so
+        far."""
         self._report.add_step(step, self._step_kind, self._watch.lap(step))
         self._is_forbidden = self._is_forbidden_after(step)
         self._step, self._step_kind = step + 1, "full"
         self._stages.next_step()
+        return self._report
 
     def sampling_finished(self, samples: Tensor) -> None:
         """The sampler has gone through all its steps. samples: its result, in the model's latent space."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,6 +16,9 @@ from .profile import Profile
 
 Cost = Literal["corrected error", "error", "curvature", "reach", "even"]
 WITHOUT_PROFILE: tuple[Cost, ...] = ("reach", "even")
+
+# In place of an error that was not measured.
+UNMEASURED = 1e6
 
 # A reuse evaluation still embeds its input and runs the final layer; used where no calibration has timed it.
 TYPICAL_REUSE_COST = 0.02
@@ -43,6 +46,10 @@ class Planner(Protocol):
     def is_guarded(self) -> bool:
         """Whether the run is compared with the profile, and reuses less where it differs."""
 
+    @property
+    def shown_on(self) -> str | None:
+        """The node whose plot follows the steps of the sampling run, if there is one."""
+
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one."""
 
@@ -67,6 +74,7 @@ class Schedule:
     "reach": how far a forecast reaches, see _reach. "even": reused steps spread evenly.
 
     parts: what of the model the reused steps reuse; other than everything needs the granularity of branches.
+    shown_on: see Planner.
     """
 
     budget: Budget
@@ -74,6 +82,7 @@ class Schedule:
     constraints: Constraints = field(default_factory=Constraints)
     profile: Profile | None = None
     parts: Parts = EVERYTHING
+    shown_on: str | None = None
 
     def __post_init__(self) -> None:
         if self.profile is None and self.cost not in WITHOUT_PROFILE:
@@ -127,6 +136,14 @@ class Schedule:
             return lambda step, cached_step, source_step: float(turning[step])
         return _error(outlook, sigmas, corrected=self.cost == "corrected error")
 
+    def predicted_error(self, plan: Plan, sigmas: np.ndarray) -> float:
+        """Error that gamma cannot predict, added up over the reused steps: how far the sample is displaced as
+        a share of its way, if the output's size did not change. NaN where calibration could not measure."""
+        if self.profile is None:
+            return math.nan
+        errors = plan.costs(replace(self, cost="corrected error").step_cost(np.asarray(sigmas), 0))
+        return math.nan if UNMEASURED in errors else sum(errors) / float(sigmas[0] - sigmas[-1])
+
 
 def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
     """Expected displacement of the sample, in units of the output's size times sigma."""
@@ -140,7 +157,7 @@ def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
                 noise *= math.sqrt(max(1.0 - correlation**2, 0.0))
         # Where calibration could not measure (the first steps have no older cache), reuse is a leap in the
         # dark.
-        return noise * float(lengths[step]) if math.isfinite(noise) else 1e6
+        return noise * float(lengths[step]) if math.isfinite(noise) else UNMEASURED
 
     return cost
 

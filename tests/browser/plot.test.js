@@ -84,9 +84,9 @@ for (const { renderer, vueNodes } of RENDERERS) {
     });
 
     test("a run that finds everything cached keeps the plot", async () => {
-      const before = await page.locator(".omnicache-plot svg").innerHTML();
+      const before = await page.locator(".omnicache-plot .picture svg").innerHTML();
       await runWorkflow(page);
-      assert.equal(await page.locator(".omnicache-plot svg").innerHTML(), before);
+      assert.equal(await page.locator(".omnicache-plot .picture svg").innerHTML(), before);
     });
 
     for (const scale of [1, 1.6, 0.6]) {
@@ -154,7 +154,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
       const larger = await page.locator(".omnicache-plot").boundingBox();
       assertNear(larger.width, before.width + 80);
       assertNear(larger.height, before.height + 150);
-      const svg = await page.locator(".omnicache-plot .omnicache-svg").boundingBox();
+      const svg = await page.locator(".omnicache-plot .picture .omnicache-svg").boundingBox();
       const picture = await page.locator(".omnicache-plot .picture").boundingBox();
       assertNear(svg.width, picture.width);
       assertNear(svg.height, picture.height);

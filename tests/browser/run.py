@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("--frontend", type=Path, help="folder of another front-end than the installed one")
     parser.add_argument("script", nargs="?", type=Path, help="script to run in place of the tests")
     options = parser.parse_args()
-    work = [str(options.script.resolve())] if options.script else ["--test", "--test-reporter=spec", *tests()]
+    # One file after the other, for they set the same server's settings.
+    test = ["--test", "--test-concurrency=1", "--test-reporter=spec", *tests()]
+    work = [str(options.script.resolve())] if options.script else test
     with HostServer(frontend=options.frontend) as server:
         server.run(small_calibration())
         where = {

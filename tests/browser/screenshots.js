@@ -1,6 +1,6 @@
 /**
  * Takes pictures of the plot for people to judge, into tests/browser/out/: both renderers, dark and light,
- * three widths, empty and filled. Run it with `python tests/browser/run.py tests/browser/screenshots.js`.
+ * three widths, empty and filled, with all curves, in space, and with a run and forced steps. Run it with `python tests/browser/run.py tests/browser/screenshots.js`.
  */
 
 import { mkdir } from "node:fs/promises";
@@ -35,6 +35,24 @@ for (const { renderer, vueNodes } of RENDERERS) {
     const box = await page.locator(".omnicache-plot .picture").last().boundingBox();
     await page.mouse.move(box.x + box.width * 0.4, box.y + box.height / 2);
     await shoot("filled");
+
+    const plots = page.locator(".omnicache-plot");
+    for (const name of ["error", "gain"]) await plots.nth(1).locator(`.toggle.${name}`).click();
+    await plots.nth(1).locator(".axis").click();
+    await plots.nth(0).locator(".space").click();
+    await plots.nth(2).locator(".axis").click({ clickCount: 2 });
+    await page.evaluate(() => {
+      const kinds = Array.from({ length: 14 }, (_, step) => ["full", "reused", "corrected"][step % 3]);
+      const milliseconds = kinds.map((kind) => (kind === "full" ? 41.3 : 1.62));
+      const detail = { node: "3", steps: 20, kinds, milliseconds };
+      window.comfyAPI.api.api.dispatchEvent(new CustomEvent("omnicache.step", { detail }));
+    });
+    const picture = plots.nth(2).locator(".picture");
+    await picture.focus();
+    for (const key of ["Home", ...Array(6).fill("ArrowRight"), "f", ...Array(5).fill("ArrowRight"), "r"]) {
+      await page.keyboard.press(key);
+    }
+    await shoot("tools");
 
     await showNodes(page, [scheduler(250), { type: "TrajectoryCalibrator" }]);
     await shoot("empty");

@@ -113,7 +113,7 @@ def test_a_fuzzed_file_is_a_valid_profile_or_is_refused_by_name(own_folder, cont
         schedule = Schedule(Budget("reuse ratio", 0.3), cost, profile=profile)
         for sigmas in (np.linspace(1.0, 0.0, 21), np.geomspace(20.0, 0.01, 16)):
             assert sum(schedule.plan_for(sigmas).reused) == round(0.3 * (len(sigmas) - 1))
-        json.dumps(plot.payload(profile, None, schedule.reuse_cost()), allow_nan=False)
+        json.dumps(plot.payload(profile, schedule), allow_nan=False)
 
 
 TRICKS = {

@@ -57,3 +57,31 @@ export const JUNK = [
   -1e308,
   1e-320,
 ];
+
+/** Of ten steps, four reused; odd steps and later ones cost more. */
+export function replannablePayload(changes = {}) {
+  const count = 10;
+  const values = Array.from({ length: count * 4 }, (_, index) => {
+    const [step, distance] = [Math.floor(index / 4), (index % 4) + 1];
+    return (0.01 + 0.01 * (step % 2) + 0.001 * step) * distance ** 2;
+  });
+  return schedulePayload(count, {
+    reused: Array.from({ length: count }, (_, step) => step > 1 && step % 2 === 0),
+    speedup: 1.64,
+    error: 0.0564,
+    overrides: "",
+    log_snr: Array.from({ length: count }, (_, step) => step - 5),
+    path: Array.from({ length: count }, (_, step) => [step, Math.sin(step), step ** 2]),
+    replan: {
+      reused: 4,
+      max_consecutive: 0,
+      protect_first: 2,
+      protect_last: 1,
+      reuse_cost: 0.02,
+      costs: { distances: 4, gaps: 1, values },
+      errors: null,
+      way: 1,
+    },
+    ...changes,
+  });
+}

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import { caption, description, readPayload, shortNumber, stepFacts } from "../../js/plot_data.js";
-import { JUNK, profilePayload, schedulePayload } from "./payloads.js";
+import { JUNK, profilePayload, replannablePayload, schedulePayload } from "./payloads.js";
 
 describe("readPayload", () => {
   test("gives angles in degrees and noise in percent", () => {
@@ -33,7 +33,7 @@ describe("readPayload", () => {
   });
 
   test("takes junk in any other place for unknown", () => {
-    for (const key of ["sigmas", "curvature", "curvature_sd", "gamma", "noise"]) {
+    for (const key of ["sigmas", "curvature", "curvature_sd", "gamma", "noise", "gain"]) {
       for (const junk of JUNK) {
         const data = readPayload(profilePayload(4, { [key]: junk }));
         const name = key === "curvature_sd" ? "curvatureSpread" : key;
@@ -84,6 +84,7 @@ describe("stepFacts", () => {
     curvature_sd: [0, 0.01, 0, null],
     gamma: [null, null, 0.9876, 1],
     noise: [null, 0.0123, 0.01, 0.01],
+    gain: [null, 0.25, 0.5, 0.5],
     reused: [false, false, true, false],
   });
   const data = readPayload(payload);
@@ -97,7 +98,8 @@ describe("stepFacts", () => {
         ["sigma", "0.743"],
         ["curvature", "2.86° ± 0.57°"],
         ["gamma", "–"],
-        ["noise", "1.23 %"],
+        ["error", "1.23 %"],
+        ["gain", "25 %"],
       ],
     });
   });
@@ -113,7 +115,8 @@ describe("stepFacts", () => {
     expect(stepFacts(data, 0).facts.slice(2)).toEqual([
       ["curvature", "–"],
       ["gamma", "–"],
-      ["noise", "–"],
+      ["error", "–"],
+      ["gain", "–"],
     ]);
   });
 
@@ -159,4 +162,23 @@ test("shortNumber takes fewer digits, but keeps the whole part", () => {
   expect(shortNumber(0.058, 2)).toBe("0.058");
   expect(shortNumber(14.61, 2)).toBe("15");
   expect(shortNumber(993.2, 2)).toBe("993");
+});
+
+describe("what it takes to plan anew", () => {
+  test("is none if any of it is junk", () => {
+    const payload = replannablePayload();
+    expect(readPayload(payload).replan).not.toBeNull();
+    for (const key of Object.keys(payload.replan).filter((each) => each !== "errors")) {
+      for (const junk of JUNK.filter((each) => !(typeof each === "number" && Math.abs(each) < 1))) {
+        const replan = { ...payload.replan, [key]: junk };
+        expect(readPayload({ ...payload, replan }).replan).toBeNull();
+      }
+    }
+    for (const junk of JUNK) {
+      const costs = { ...payload.replan.costs, values: Array(40).fill(junk) };
+      const { replan } = readPayload({ ...payload, replan: { ...payload.replan, costs } });
+      expect(replan === null || typeof junk === "number").toBe(true);
+      expect(readPayload({ ...payload, replan: junk }).replan).toBeNull();
+    }
+  });
 });

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "vitest";
 
-import { readPayload } from "../../js/plot_data.js";
-import { drawPlot } from "../../js/plot_svg.js";
-import { JUNK, profilePayload, schedulePayload } from "./payloads.js";
+import { readPayload, withOverrides } from "../../js/plot_data.js";
+import { drawPlot, drawSpace } from "../../js/plot_svg.js";
+import { JUNK, profilePayload, replannablePayload, schedulePayload } from "./payloads.js";
 
-const draw = (payload, width = 400, height = 180) => drawPlot(readPayload(payload), width, height);
+const draw = (payload, width = 400, height = 180, options = {}) =>
+  drawPlot(readPayload(payload), width, height, options);
 
 const all = (svg, selector) => [...svg.querySelectorAll(selector)];
 const numbersOf = (element) =>
@@ -160,21 +161,25 @@ describe("degenerate data", () => {
     ["four steps", schedulePayload(4)],
     ["a thousand steps", schedulePayload(1000)],
     ["junk", schedulePayload(JUNK.length, { gamma: JUNK, curvature: JUNK, noise: JUNK, sigmas: JUNK })],
-  ])("%s: every coordinate is a number, in a plot of any size", (_, payload) => {
-    for (const [width, height] of [
-      [215, 150],
-      [400, 180],
-      [690, 500],
-      [30, 30],
-    ]) {
-      const { svg, mark, layout } = draw(payload, width, height);
-      for (let step = 0; step < layout.xs.length; step += 1) mark(step);
-      expect(coordinates(svg).filter((value) => !Number.isFinite(value))).toEqual([]);
-      expect(layout.frame.right).toBeGreaterThan(layout.frame.left);
-      expect(layout.frame.bottom).toBeGreaterThan(layout.frame.top);
-      expect(svg.outerHTML).not.toMatch(/NaN|Infinity|undefined|null/);
-    }
-  });
+  ])(
+    "%s: every coordinate is a number, in a plot of any size",
+    (_, payload) => {
+      for (const [width, height] of [
+        [215, 150],
+        [400, 180],
+        [690, 500],
+        [30, 30],
+      ]) {
+        const { svg, mark, layout } = draw(payload, width, height);
+        for (let step = 0; step < layout.xs.length; step += 1) mark(step);
+        expect(coordinates(svg).filter((value) => !Number.isFinite(value))).toEqual([]);
+        expect(layout.frame.right).toBeGreaterThan(layout.frame.left);
+        expect(layout.frame.bottom).toBeGreaterThan(layout.frame.top);
+        expect(svg.outerHTML).not.toMatch(/NaN|Infinity|undefined|null/);
+      }
+    },
+    20000,
+  );
 
   test("an unknown curve has no axis and no place in the legend", () => {
     const { svg } = draw(schedulePayload(12, { gamma: null }));
@@ -199,5 +204,111 @@ describe("the axes", () => {
 
   test("go below 0 if the values do", () => {
     expect(Number(lowestTick([-0.4, ...Array(11).fill(1)]))).toBeLessThanOrEqual(-0.4);
+  });
+});
+
+describe("a sampling run", () => {
+  const live = (kinds, steps) => ({ steps, kinds, milliseconds: kinds.map(() => 1) });
+
+  test("has its cells below those of the plan, at the same places if it has as many steps", () => {
+    const kinds = ["full", "full", "reused", "corrected"];
+    const { svg, layout } = draw(schedulePayload(8), 400, 180, { live: live(kinds, 8) });
+    const [plan, run] = [".strip:not(.run) rect", ".strip.run rect"].map((each) => all(svg, each));
+    expect(run).toHaveLength(4);
+    const outline = 0.5; // whose half hollow cells are smaller by
+    run.forEach((cell, step) =>
+      expect(Math.abs(numbersOf(cell)[0] - numbersOf(plan[step])[0])).toBeLessThanOrEqual(outline),
+    );
+    expect(layout.run.top).toBeGreaterThan(layout.strip.bottom);
+    expect(run.map((cell) => cell.getAttribute("class"))).toEqual([
+      "computed",
+      "computed",
+      "reused",
+      "reused",
+    ]);
+    expect(all(svg, ".dot")).toHaveLength(1);
+  });
+
+  test("spreads another number of steps over the same width", () => {
+    const { layout } = draw(schedulePayload(8), 400, 180, { live: live(["full"], 5) });
+    expect(layout.runCells).toHaveLength(6);
+    expect([layout.runCells[0], layout.runCells[5]]).toEqual([layout.frame.left, layout.frame.right]);
+  });
+
+  test.each([1, 4, 20, 1000])("of %d steps: every coordinate is a number", (steps) => {
+    for (const payload of [schedulePayload(8), profilePayload(8), schedulePayload(1000)]) {
+      const kinds = Array.from({ length: steps }, (_, step) => ["full", "reused", "corrected"][step % 3]);
+      const { svg } = draw(payload, 250, 150, { live: live(kinds, steps) });
+      expect(coordinates(svg).filter((value) => !Number.isFinite(value))).toEqual([]);
+    }
+  });
+});
+
+test("a forced step has a diamond in its cell", () => {
+  const data = withOverrides(readPayload(replannablePayload()), "3 reuse, 4 full");
+  const { svg } = drawPlot(data, 400, 180);
+  expect(all(svg, ".pin")).toHaveLength(2);
+  expect(all(svg, ".pin.on-hollow")).toHaveLength(1);
+  expect(svg.querySelector(":scope > title").textContent).toContain("forced steps: 3, 4");
+});
+
+describe("curves", () => {
+  const look = (curves, axis = "timestep") => ({ look: { curves, axis } });
+  const payload = schedulePayload(12, { gain: Array(12).fill(0.4), log_snr: Array(12).fill(1) });
+
+  test("two of them have the axes, the others are drawn without", () => {
+    const { svg, layout } = draw(payload, 400, 180, look(["curvature", "gamma", "error", "gain"]));
+    expect(all(svg, ".curve path.line")).toHaveLength(4);
+    expect(layout.curves.map(({ name, side }) => [name, side]).sort()).toEqual([
+      ["curvature", "left"],
+      ["error", null],
+      ["gain", null],
+      ["gamma", "right"],
+    ]);
+    expect(all(svg, ".grid .error, .grid .gain")).toHaveLength(0);
+    expect(svg.querySelector(".legend").textContent).toBe("gammacurvatureerrorgainreused");
+  });
+
+  test("each has the axis that is free", () => {
+    const { layout } = draw(payload, 400, 180, look(["curvature", "error"]));
+    expect(layout.curves.map(({ name, side }) => [name, side])).toEqual([
+      ["curvature", "left"],
+      ["error", "right"],
+    ]);
+  });
+
+  test("none leaves the plan", () => {
+    const { svg } = draw(payload, 400, 180, look([]));
+    expect(all(svg, ".curve")).toHaveLength(0);
+    expect(all(svg, ".strip rect")).toHaveLength(12);
+  });
+
+  test("an unknown log-SNR leaves the timesteps", () => {
+    const { layout } = draw(schedulePayload(12), 400, 180, look(["gamma"], "log-SNR"));
+    expect(layout.rows[0]).toBe("timestep");
+  });
+});
+
+describe("the trajectory in space", () => {
+  test.each([
+    ["a path", Array.from({ length: 12 }, (_, step) => [step, step % 3, -(step ** 2)])],
+    ["a point", Array(12).fill([1, 1, 1])],
+  ])("%s: every coordinate is a number, and inside", (_, path) => {
+    const data = readPayload(schedulePayload(12, { path }));
+    for (const yaw of [0, 1, 4]) {
+      const { svg } = drawSpace(data, 300, 150, { yaw, pitch: 0.4 });
+      expect(coordinates(svg).filter((value) => !Number.isFinite(value))).toEqual([]);
+      for (const circle of all(svg, "circle")) {
+        expect(Number(circle.getAttribute("cx"))).toBeGreaterThan(0);
+        expect(Number(circle.getAttribute("cx"))).toBeLessThan(300);
+      }
+    }
+  });
+
+  test("junk is no path", () => {
+    for (const junk of JUNK) {
+      expect(readPayload(schedulePayload(12, { path: junk })).path).toBeNull();
+      expect(readPayload(schedulePayload(12, { path: Array(12).fill(junk) })).path).toBeNull();
+    }
   });
 });

@@ -1,0 +1,345 @@
+/** Steps that turn as they are sampled, and steps that are forced by a click. Started by run.py. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, describe, test } from "node:test";
+
+import { PROFILE, RENDERERS, openClient, openExample, runWorkflow, settle, startBrowser } from "./client.js";
+
+const STEPS = 20; // of the profile
+let browser;
+
+before(async () => {
+  browser = await startBrowser();
+});
+
+after(() => browser?.close());
+
+for (const { renderer, vueNodes } of RENDERERS) {
+  describe(`${renderer} renderer`, () => {
+    let page;
+    let seed = vueNodes ? 1000 : 0;
+    const errors = [];
+
+    /** Samples, and gives what the client was told of it: steps, and what the plot showed meanwhile. */
+    async function sample({ steps = STEPS } = {}) {
+      seed += 1; // else the host takes the picture from its cache
+      await setWidgets(page, "KSampler", { seed, steps });
+      await page.evaluate(() => {
+        const { api } = window.comfyAPI.api;
+        window.told = { steps: [], runs: [], captions: new Set() };
+        window.listeners ??= ["omnicache.step", "omnicache.run"].map((name) =>
+          api.addEventListener(name, ({ detail }) =>
+            window.told[name.endsWith("step") ? "steps" : "runs"].push(detail),
+          ),
+        );
+        const caption = document.querySelector(".omnicache-plot .caption");
+        window.observer?.disconnect();
+        window.observer = new MutationObserver(() => window.told.captions.add(caption.textContent));
+        window.observer.observe(caption, { childList: true });
+      });
+      await runWorkflow(page);
+      await settle(page);
+      return page.evaluate(() => ({ ...window.told, captions: [...window.told.captions] }));
+    }
+
+    before(async () => {
+      page = await openClient(browser, { vueNodes });
+      page.on("pageerror", (error) => errors.push(String(error)));
+      page.on("console", (message) => {
+        if (
+          message.type() === "error" &&
+          /omnicache\.(plot|js|css)|plot_?\w*\.js|plan\.js/.test(message.text())
+        )
+          errors.push(message.text());
+      });
+      await openExample(page, "image_generate", {
+        OmniCacheDemoLatent: { batch_size: 1 },
+        CurvatureScheduler: { saved_profile: PROFILE },
+      });
+      await centre(page);
+    });
+
+    after(() => page?.close());
+
+    test("each step of a run turns into what it was, with its time", async () => {
+      const { steps, runs, captions } = await sample();
+      assert.equal(steps.length, STEPS, "one message a step");
+      const kinds = steps.at(-1).kinds;
+      assert.deepEqual(new Set(kinds), new Set(["full", "corrected"]));
+      assert.deepEqual(
+        kinds.map((kind) => (kind === "full" ? "full" : "reuse")),
+        runs[0].step_kinds,
+      );
+      assert.ok(
+        captions.some((text) => /^step \d+ of 20 · (full|corrected) · [\d.]+ ms$/.test(text)),
+        captions.join(),
+      );
+      assert.match(await caption(page), /^\d+ of 20 computed · predicted [\d.]+× · error [\d.]+ %$/);
+      const row = page.locator(".omnicache-plot .strip.run");
+      assert.deepEqual(
+        await row.locator("rect").evaluateAll((cells) => cells.map((cell) => cell.classList[0])),
+        kinds.map((kind) => (kind === "full" ? "computed" : "reused")),
+      );
+      assert.equal(
+        await row.locator("circle.dot").count(),
+        kinds.filter((kind) => kind === "corrected").length,
+      );
+      assert.match(await row.locator("rect title").first().textContent(), /^step 0: full, [\d.]+ ms$/);
+    });
+
+    test("a click forces a step, the plan is solved around it, and the sampler follows", async () => {
+      const before = await plan(page);
+      const reused = before.indexOf(true);
+      await clickStep(page, reused);
+      assert.equal(await overrides(page), `${reused} full`);
+      const after = await plan(page);
+      assert.equal(after[reused], false);
+      assert.equal(after.filter(Boolean).length, before.filter(Boolean).length, "the budget is kept");
+      assert.equal(await page.locator(".omnicache-plot .pin").count(), 1);
+
+      const { output } = await page.evaluate(() => window.app.graphToPrompt());
+      const inputs = Object.values(output).find((node) => node.class_type === "CurvatureScheduler").inputs;
+      assert.equal(inputs.overrides, `${reused} full`);
+      const { runs } = await sample();
+      assert.deepEqual(
+        runs[0].step_kinds,
+        after.map((value) => (value ? "reuse" : "full")),
+      );
+      assert.deepEqual(await plan(page), after, "the node makes the plan that the plot foretold");
+    });
+
+    test("undo takes a click back, and redo makes it again", async () => {
+      const [text, before] = [await overrides(page), await plan(page)];
+      await clickStep(page, before.lastIndexOf(true));
+      const [clicked, forced] = [await overrides(page), await plan(page)];
+      assert.match(clicked, /^\d+ full, \d+ full$/);
+      await page.locator(".omnicache-plot .picture").focus();
+      await page.keyboard.press("Control+z");
+      await settle(page);
+      assert.equal(await overrides(page), text);
+      assert.deepEqual(await plan(page), before);
+      const tracker = (name) =>
+        page.evaluate(
+          (method) => window.app.extensionManager.workflow.activeWorkflow.changeTracker[method](),
+          name,
+        );
+      await tracker("redo");
+      await settle(page);
+      assert.equal(await overrides(page), clicked);
+      assert.deepEqual(await plan(page), forced);
+      assert.equal(
+        await page.locator(".omnicache-plot .strip.run").count(),
+        1,
+        "the last run is still shown",
+      );
+      await tracker("undo");
+      await settle(page);
+    });
+
+    test("a second click frees the step", async () => {
+      const forced = Number.parseInt(await overrides(page), 10);
+      await clickStep(page, forced);
+      assert.equal(await overrides(page), "");
+      assert.equal((await plan(page))[forced], true);
+    });
+
+    test("the keyboard forces steps and frees them, and nothing else happens", async () => {
+      const count = await page.evaluate(() => window.app.graph.nodes.length);
+      await page.locator(".omnicache-plot .picture").focus();
+      for (const key of ["Home", "ArrowRight", "ArrowRight", "ArrowRight", "r", "ArrowRight", "f"]) {
+        await page.keyboard.press(key);
+      }
+      assert.equal(await overrides(page), "3 reuse, 4 full");
+      for (const key of ["Delete", "ArrowLeft", "Backspace"]) await page.keyboard.press(key);
+      assert.equal(await overrides(page), "");
+      await page.keyboard.press("Enter");
+      assert.match(await overrides(page), /^3 (full|reuse)$/);
+      await page.keyboard.press("Delete");
+      assert.equal(await page.evaluate(() => window.app.graph.nodes.length), count);
+    });
+
+    test("what no plan can meet is not forced, and the plot says why", async () => {
+      await page.locator(".omnicache-plot .picture").focus();
+      for (const key of ["Home", "r"]) await page.keyboard.press(key);
+      assert.equal(await overrides(page), "");
+      assert.match(await page.locator(".omnicache-plot .note").textContent(), /step 0 cannot be reused/);
+    });
+
+    test("what is typed is planned at once", async () => {
+      const before = await plan(page);
+      await typeOverrides(page, "5-6 reuse");
+      assert.deepEqual((await plan(page)).slice(5, 7), [true, true]);
+      assert.equal(await page.locator(".omnicache-plot .pin").count(), 2);
+      await typeOverrides(page, "");
+      assert.deepEqual(await plan(page), before);
+    });
+
+    test("a run of another length has its own cells, and the plot says so", async () => {
+      const { steps } = await sample({ steps: 12 });
+      assert.equal(steps.length, 12);
+      assert.equal(await page.locator(".omnicache-plot .strip.run rect").count(), 12);
+      assert.match(
+        await page.locator(".omnicache-plot .note").textContent(),
+        /run has 12 steps, the plot 20/,
+      );
+    });
+
+    test("the picture is saved as an SVG file that needs no style sheet", async () => {
+      const [download] = await Promise.all([
+        page.waitForEvent("download"),
+        page.locator(".omnicache-plot .save").click(),
+      ]);
+      assert.match(download.suggestedFilename(), /^[\w.-]+\.svg$/);
+      const text = await readFile(await download.path(), "utf8");
+      assert.match(text, /^<svg [^]*stroke="rgb\(86, 180, 233\)"/); // curvature, on the dark theme
+      assert.doesNotMatch(text, /class=|var\(|color\(/);
+    });
+
+    test("switching a curve on is undone as any change", async () => {
+      const curve = page.locator(".omnicache-plot .picture .curve.error");
+      await page.locator(".omnicache-plot .toggle.error").click();
+      assert.equal(await curve.count(), 1);
+      await settle(page);
+      await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+      await settle(page);
+      assert.equal(await curve.count(), 0);
+    });
+
+    test("a copy of the node has the overrides, and the saved workflow too", async () => {
+      await clickStep(page, 9);
+      const text = await overrides(page);
+      assert.match(text, /^9 /);
+      const copied = await page.evaluate(() => {
+        const { app } = window;
+        app.canvas.selectItems([app.graph.nodes.find((node) => node.type === "CurvatureScheduler")]);
+        app.canvas.copyToClipboard();
+        app.canvas.pasteFromClipboard();
+        const [first, second] = app.graph.nodes.filter((node) => node.type === "CurvatureScheduler");
+        const value = second.widgets.find(({ name }) => name === "overrides").value;
+        app.graph.remove(second);
+        return [value, first.widgets.find(({ name }) => name === "overrides").value];
+      });
+      assert.deepEqual(copied, [text, text]);
+      await page.evaluate(async () => window.app.loadGraphData(window.app.graph.serialize()));
+      await settle(page);
+      assert.equal(await overrides(page), text);
+    });
+
+    test("in a subgraph the plot follows the run, and a click in it reaches the sampler", async () => {
+      await page.evaluate(() => {
+        const { app } = window;
+        const scheduler = app.graph.nodes.find((node) => node.type === "CurvatureScheduler");
+        const { subgraph, node } = app.graph.convertToSubgraph(new Set([scheduler]));
+        app.canvas.openSubgraph ? app.canvas.openSubgraph(subgraph, node) : app.canvas.setGraph(subgraph);
+      });
+      await settle(page);
+      await centre(page);
+      const { steps } = await sample();
+      assert.match(String(steps[0].node), /:/);
+      const row = page.locator(".omnicache-plot .strip.run rect");
+      assert.equal(await row.count(), STEPS);
+      const step = (await plan(page)).indexOf(true);
+      await clickStep(page, step);
+      const foretold = await plan(page);
+      assert.equal(foretold[step], false);
+      const { runs } = await sample();
+      assert.deepEqual(
+        runs[0].step_kinds,
+        foretold.map((value) => (value ? "reuse" : "full")),
+      );
+      await page.evaluate(() => window.app.canvas.setGraph(window.app.rootGraph ?? window.app.graph));
+    });
+
+    test("reloading the page keeps the overrides", async () => {
+      await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
+      await centre(page);
+      const set = (on) =>
+        page.evaluate(
+          (value) => window.app.extensionManager.setting.set("Comfy.Workflow.Persist", value),
+          on,
+        );
+      await set(true);
+      await sample();
+      await clickStep(page, 9);
+      const text = await overrides(page);
+      assert.match(text, /^9 /);
+      await page.waitForTimeout(1500);
+      await page.reload();
+      await page.waitForFunction(() => window.app?.vueAppReady && window.app.canvas);
+      await page.locator(".omnicache-plot").first().waitFor();
+      await settle(page);
+      assert.equal(await overrides(page), text);
+      await centre(page);
+      const { runs } = await sample();
+      assert.equal(runs[0].step_kinds[9], text.endsWith("full") ? "full" : "reuse");
+      assert.equal(await page.locator(".omnicache-plot .strip.run rect").count(), STEPS);
+      await set(false);
+    });
+
+    test("nothing went wrong in the page", () => {
+      assert.deepEqual(errors, []);
+    });
+  });
+}
+
+const caption = (page) => page.locator(".omnicache-plot .caption").textContent();
+
+/** For each step whether the plot says that it is reused. */
+function plan(page) {
+  return page
+    .locator(".omnicache-plot .strip:not(.run) rect")
+    .evaluateAll((cells) => cells.map((cell) => cell.classList.contains("reused")));
+}
+
+/** The input's value of the scheduler, wherever it is. */
+function overrides(page) {
+  return page.evaluate(() => {
+    const graphs = [window.app.graph, ...(window.app.graph.subgraphs?.values() ?? [])];
+    const nodes = graphs.flatMap((graph) => graph.nodes);
+    const scheduler = nodes.find((node) => node.type === "CurvatureScheduler");
+    return scheduler.widgets.find(({ name }) => name === "overrides").value;
+  });
+}
+
+function setWidgets(page, type, values) {
+  return page.evaluate(
+    ([kind, given]) => {
+      const root = window.app.rootGraph ?? window.app.graph;
+      const node = root.nodes.find((candidate) => candidate.type === kind);
+      for (const [name, value] of Object.entries(given)) {
+        node.widgets.find((widget) => widget.name === name).value = value;
+      }
+    },
+    [type, values],
+  );
+}
+
+/** As the client's own text field does. */
+function typeOverrides(page, text) {
+  return page.evaluate((value) => {
+    const scheduler = window.app.graph.nodes.find((node) => node.type === "CurvatureScheduler");
+    const widget = scheduler.widgets.find(({ name }) => name === "overrides");
+    widget.value = value;
+    widget.callback?.(value);
+  }, text);
+}
+
+async function clickStep(page, step) {
+  const cell = await page.locator(".omnicache-plot .strip:not(.run) rect").nth(step).boundingBox();
+  const picture = await page.locator(".omnicache-plot .picture").boundingBox();
+  await page.mouse.click(cell.x + cell.width / 2, picture.y + picture.height / 2);
+  await settle(page);
+}
+
+/** Shows the scheduler at full size in the middle of the canvas. */
+async function centre(page) {
+  await page.evaluate(() => {
+    const { canvas } = window.app;
+    const node = canvas.graph.nodes.find((candidate) => candidate.type === "CurvatureScheduler");
+    canvas.ds.scale = 1;
+    canvas.ds.offset = [300 - node.pos[0], 120 - node.pos[1]];
+    canvas.setDirty(true, true);
+  });
+  await settle(page);
+}

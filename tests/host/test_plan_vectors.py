@@ -1,0 +1,113 @@
+"""Plans that the plot's own solver (js/plan.js) must come to as well; tests/js/plan.test.js reads the same
+file. If plans are meant to change: delete it, run this test, and commit what it writes."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from comfyui_omnicache.nodes.plot import payload, table
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan, StepCost, solve
+from comfyui_omnicache.omnicache.profile import Profile
+from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "tests" / "plan_vectors.json"
+PROFILE = ROOT / "schedules" / "omnicache_demo_image_fewstep.json"
+COSTS = ("corrected error", "error", "curvature", "even")
+TEXTS = [
+    "", "5 full", "10-12 reuse", " 5 full,10 - 12  reuse ,", "7-3 full", "5 full, 5 reuse", "5", "x",
+    "5 FULL", "2-4 reuse, 6 full, 9 reuse", "-1 full", "12345 full", "5 full 6 full",
+]  # fmt: skip
+
+
+def arithmetic_cost(modulus: int) -> StepCost:
+    """A cost that both languages compute alike; a small modulus makes many plans equally good."""
+    return lambda step, cached, source: ((step * 7919 + cached * 104729 + source * 611953) % modulus) / 7
+
+
+def solved(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> dict:
+    try:
+        plan = solve(steps, reused, constraints, cost)
+    except ValueError as refusal:
+        return {"refusal": str(refusal)}
+    return {"reused": "".join("r" if step else "F" for step in plan.reused)}
+
+
+def solve_case(seed: int) -> dict:
+    draw = random.Random(seed)
+    steps = draw.choice([4, 8, 12, 20, 30, 50])
+    wanted = {
+        "steps": steps,
+        "reused": draw.randrange(int(steps * 0.75)),
+        "max_consecutive": draw.choice([0, 0, 0, 1, 2, 3, 4]),
+        "protect_first": draw.choice([2, 2, 4]),
+        "protect_last": draw.choice([0, 1, 1, 3, 60]) if seed % 9 == 0 else 1,
+        "modulus": draw.choice([3, 1009]),
+        "overrides": ", ".join(
+            f"{draw.randrange(0 if seed % 7 == 0 else 2, steps)} {draw.choice(['full', 'reuse'])}"
+            for _ in range(draw.randrange(4))
+        ),
+    }
+    full, reuse = parse_overrides(wanted["overrides"])
+    constraints = Constraints(
+        wanted["max_consecutive"], wanted["protect_first"], wanted["protect_last"], full, reuse
+    )
+    expected = solved(steps, wanted["reused"], constraints, arithmetic_cost(wanted["modulus"]))
+    return {**wanted, "expected": expected}
+
+
+def payload_case(cost: str, overrides: str) -> dict:
+    """What the node sends without overrides, and what it sends with them."""
+    profile = Profile.from_json(PROFILE.read_text(encoding="utf-8"), PROFILE.name)
+
+    def sent(text: str) -> dict:
+        constraints = Constraints(0, 2, 1, *parse_overrides(text))
+        schedule = Schedule(Budget("reuse ratio", 0.4), cost, constraints, profile)
+        return payload(profile, schedule, schedule.plan_for(profile.schedule), text)["omnicache_plot"][0]
+
+    expected = {key: sent(overrides)[key] for key in ("reused", "speedup", "error")}
+    return {"payload": sent(""), "overrides": overrides, "expected": expected}
+
+
+def overrides_case(text: str) -> dict:
+    try:
+        full, reuse = parse_overrides(text)
+    except ValueError as refusal:
+        return {"text": text, "refusal": str(refusal)}
+    return {"text": text, "full": sorted(full), "reuse": sorted(reuse)}
+
+
+def vectors() -> dict:
+    return {
+        "solve": [solve_case(seed) for seed in range(60)],
+        "payloads": [payload_case(cost, text) for cost in COSTS for text in ("4 full", "3 reuse, 7-8 full")],
+        "overrides": [overrides_case(text) for text in TEXTS],
+    }
+
+
+def test_the_plans_are_those_of_the_vectors():
+    have = json.loads(json.dumps(vectors()))
+    if not FILE.exists():
+        lines = (json.dumps(key) + ": [\n" + ",\n".join(map(json.dumps, have[key])) + "\n]" for key in have)
+        FILE.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+        pytest.fail(f"{FILE.name} was missing and is written anew")
+    expected = json.loads(FILE.read_text(encoding="utf-8"))
+    assert have == expected
+    refused = [case for case in expected["solve"] if "refusal" in case["expected"]]
+    assert 10 < len(refused) < 40
+
+
+def test_a_table_holds_the_costs_by_distance_and_gap():
+    costs = table(lambda step, cached, source: 100.0 * step + 10 * cached + source, 9, 2)
+    assert (costs["distances"], costs["gaps"], len(costs["values"])) == (2, 3, 9 * 2 * 3)
+    assert costs["values"][(7 * 2 + 1) * 3 + 2] == 752.0  # step 7, cached 5, source 2
+    assert costs["values"][:12] == [0.0] * 12  # nothing is reused before step 2
+    by_distance = table(lambda step, cached, source: float(step - cached), 9, 2)
+    assert by_distance["gaps"] == 1 and by_distance["values"][-2:] == [1.0, 2.0]
+
+
+def test_the_costs_of_a_plan_are_counted_from_the_full_steps_before():
+    plan = Plan.of([False, False, True, True, False, True])
+    assert plan.costs(lambda step, cached, source: 100.0 * step + 10 * cached + source) == [210, 310, 541]

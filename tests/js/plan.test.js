@@ -1,0 +1,67 @@
+import { readFileSync } from "node:fs";
+
+import { describe, expect, test } from "vitest";
+
+import { costOf, errorOf, parseOverrides, solve, speedupOf, writeOverrides } from "../../js/plan.js";
+
+const vectors = JSON.parse(readFileSync("tests/plan_vectors.json", "utf8"));
+
+const arithmeticCost = (modulus) => (step, cached, source) =>
+  ((step * 7919 + cached * 104729 + source * 611953) % modulus) / 7;
+
+function constraintsOf(given, overrides) {
+  const { max_consecutive: maxConsecutive, protect_first: protectFirst, protect_last: protectLast } = given;
+  return { maxConsecutive, protectFirst, protectLast, ...parseOverrides(overrides) };
+}
+
+describe("the plan is the one that the node makes", () => {
+  test.each(vectors.solve.map((given, index) => [index, given]))("case %d", (_, given) => {
+    const cost = arithmeticCost(given.modulus);
+    const plan = () => solve(given.steps, given.reused, constraintsOf(given, given.overrides), cost);
+    if (given.expected.refusal) expect(plan).toThrow(given.expected.refusal);
+    else
+      expect(
+        plan()
+          .map((reused) => (reused ? "r" : "F"))
+          .join(""),
+      ).toBe(given.expected.reused);
+  });
+
+  test.each(vectors.payloads)(
+    "from what it sends: overrides $overrides",
+    ({ payload, overrides, expected }) => {
+      const { replan, asked } = payload;
+      const errors = costOf(replan.errors ?? replan.costs);
+      const before = solve(asked, replan.reused, constraintsOf(replan, ""), costOf(replan.costs));
+      expect(before).toEqual(payload.reused);
+      const after = solve(asked, replan.reused, constraintsOf(replan, overrides), costOf(replan.costs));
+      expect(after).toEqual(expected.reused);
+      expect(speedupOf(after, replan.reuse_cost)).toBeCloseTo(expected.speedup, 3);
+      expect(errorOf(after, errors, replan.way)).toBeCloseTo(expected.error, 6);
+    },
+  );
+});
+
+test("an error that calibration could not measure is none", () => {
+  const reused = [false, false, true, false];
+  expect(errorOf(reused, () => 0.5, 2)).toBe(0.25);
+  expect(errorOf(reused, () => 1e6, 2)).toBeNull();
+});
+
+describe("overrides", () => {
+  test.each(vectors.overrides)("are read as the node reads them: $text", ({ text, full, reuse, refusal }) => {
+    if (refusal) return expect(() => parseOverrides(text)).toThrow(refusal);
+    const read = parseOverrides(text);
+    const ordered = (set) => [...set].sort((a, b) => a - b);
+    return expect([ordered(read.full), ordered(read.reuse)]).toEqual([full, reuse]);
+  });
+
+  test.each([
+    ["", ""],
+    ["5 full", "5 full"],
+    ["12 reuse, 3-3 full, 10 reuse,11 reuse, 4 full", "3-4 full, 10-12 reuse"],
+    ["4 full, 5 reuse, 6 full", "4 full, 5 reuse, 6 full"],
+  ])("%j is written %j", (text, written) => {
+    expect(writeOverrides(parseOverrides(text))).toBe(written);
+  });
+});
