@@ -7,7 +7,9 @@ import torch
 from comfy.model_management import InterruptProcessingException
 
 from ..omnicache.calibration import CalibrationRun
+from ..omnicache.report import RunReport
 from ..omnicache.run import Call
+from ..omnicache.stopwatch import Stopwatch
 
 Result = TypeVar("Result")
 
@@ -17,13 +19,15 @@ _MOST_CHARACTERS = 200  # an error of the device can be a page
 class CalibrationOnTheWay:
     """Runs every evaluation in full and measures beside it, until something is in the way of measuring.
 
-    latent_shape: of one sample. finish: takes what was measured when all has gone well, and returns what to
-    say. say: is called once, at the end, with that or with why nothing was measured.
+    steps: of the sampler. latent_shape: of one sample. finish: takes what was measured when all has gone
+    well, and returns what to say. say: is called once, at the end, with that or with why nothing was
+    measured.
     """
 
     def __init__(
         self,
         calibration: CalibrationRun,
+        steps: int,
         latent_shape: tuple[int, ...],
         finish: Callable[[CalibrationRun], str],
         say: Callable[[str], None],
@@ -37,10 +41,14 @@ class CalibrationOnTheWay:
         self._hindrance = ""
         self._left_out = ""  # why some calls were not measured
         self._has_measured = False
+        self._report = RunReport(steps=steps, planned_full=steps)
+        self._watch = Stopwatch()
 
     def evaluate(self, call: Call) -> torch.Tensor:
         """Answers one call of the host in full. What cannot be measured, such as the extra pass of
         SkipLayerGuidance, is left to the others of the step."""
+        self._watch.start(call.x.device)
+        self._report.count("full", len(call.rows))
         if call.refusal is not None:
             self._left_out = call.refusal
         elif call.x.shape[1:] != self._latent_shape:
@@ -57,6 +65,7 @@ class CalibrationOnTheWay:
         return False
 
     def step_finished(self, step: int) -> None:
+        self._report.add_step(step, "full", self._watch.lap(step))
         self._attempt(lambda: self._calibration.step_finished(step))
 
     def sampling_finished(self, samples: torch.Tensor) -> None:
@@ -64,12 +73,17 @@ class CalibrationOnTheWay:
             self._hindrance = self._left_out or "the model was not called"
         self._attempt(lambda: self._calibration.sampling_finished(samples))
         self._result = self._attempt(lambda: self._finish(self._calibration)) or ""
+        self._report.finished = True
 
-    def close(self) -> None:
-        """Frees every tensor of the model's size, and says how it ended."""
+    def close(self) -> RunReport:
+        """Frees every tensor of the model's size, says how it ended, and returns the report of a run that was
+        computed in full."""
         self._calibration.close()
         hindrance = self._hindrance or "the run was stopped before its end"
         self._say(self._result or f"not calibrated, this run was at full quality: {hindrance}")
+        if self._report.finished:
+            self._report.step_seconds = self._watch.seconds()
+        return self._report
 
     def _attempt(self, action: Callable[[], Result]) -> Result | None:
         """Does it unless something was in the way before. What the model itself raises comes again when it is

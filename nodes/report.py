@@ -28,7 +28,8 @@ class OmniCacheReport(io.ComfyNode):
             "Pictures saved behind this node carry the facts in their metadata.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The one that went to the sampler, from OmniCache Model Patch."
+                    "model",
+                    tooltip="The one that went to the sampler, from OmniCache Model Patch or OmniCache Auto.",
                 ),
                 io.Image.Input(
                     "images",
@@ -116,13 +117,14 @@ def _runs(model, node: str | None, graph) -> list[dict]:
     log = run_log_of(model)
     if log is None:
         raise ValueError(
-            "model: OmniCache Model Patch is not on it. Connect the model that went to the sampler, behind "
-            "that node."
+            "model: neither OmniCache Model Patch nor OmniCache Auto is on it. Connect the model that went "
+            "to the sampler, behind that node."
         )
     if not log.runs:
         raise ValueError(
-            "model: no sampling run of it was cached. Connect the output of OmniCache Model Patch to the "
-            "sampler and to this node, and the sampler's decoded result to images."
+            "model: no sampling run of it could be cached. Connect the output of OmniCache Model Patch or "
+            "OmniCache Auto to the sampler and to this node, and the sampler's decoded result to images; "
+            "use at least 8 steps, and another sampler than dpm_fast or dpm_adaptive."
         )
     prompt = place_in_prompt()[1]
     return [

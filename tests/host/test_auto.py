@@ -79,7 +79,7 @@ def test_the_first_run_is_that_of_the_unpatched_model_and_the_second_reuses(fami
     model = build(family)
     plain, patch = sample(model, family, steps=20), automatic(model)
     assert files(folder) == []  # nothing is measured before sampling
-    assert torch.equal(sample(patch, family, steps=20), plain) and reports == []
+    assert torch.equal(sample(patch, family, steps=20), plain) and reports.pop().evaluations_reused == 0
     assert len(files(folder)) == 1 and files(folder)[0].startswith(f"{family} euler 20 steps ")
     cached = sample(patch, family, steps=20)
     assert torch.isfinite(cached).all() and not torch.equal(cached, plain)
@@ -396,7 +396,7 @@ def test_it_replaces_another_patch_of_the_pack_and_is_replaced(reports):
     model = build("sd3")
     sample(automatic(automatic(model, "fastest (about 3.1x)")), "sd3")
     sample(automatic(automatic(model, "fastest (about 3.1x)")), "sd3")
-    assert len(reports) == 1 and reports[0].planned_full == 6
+    assert len(reports) == 2 and reports[1].planned_full == 6
 
 
 def test_a_model_of_no_known_family_runs_uncached_with_a_message(lines):
@@ -427,3 +427,16 @@ def test_the_node_says_it_on_itself(monkeypatch):
         sample(patch, "sd3")
     assert [node_id for node_id, _ in Client.texts] == ["4", "4"]
     assert "calibrated" in Client.texts[0][1] and "using the profile" in Client.texts[1][1]
+
+
+def test_both_runs_are_reported(reports):
+    """So that OmniCacheReport has something to show of the first one too."""
+    model = automatic(build("sd3"))
+    run(model, "sd3")
+    run(model, "sd3")
+    measured, cached = reports
+    assert list(measured.step_kinds.values()) == ["full"] * 12 and measured.finished
+    assert measured.evaluations_full == measured.evaluations_asked == 24
+    assert len(measured.step_seconds) == 12 and min(measured.step_seconds.values()) > 0
+    assert cached.evaluations_full == 12 and cached.evaluations_asked == 24
+    assert host.run_log_of(model).runs[-1].report is cached

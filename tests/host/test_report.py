@@ -266,21 +266,21 @@ def test_an_uncached_run_does_not_pass_for_the_one_before(host, sampler):
     prompt = graph()
     host.run(prompt, "first")
     prompt["sample"]["inputs"]["sampler_name"] = sampler
-    with pytest.raises(ValueError, match="model: no sampling run of it was cached"):
+    with pytest.raises(ValueError, match="model: no sampling run of it could be cached"):
         host.run(prompt, "second")
 
 
 def test_a_model_without_the_patch_is_refused(host):
     prompt = graph()
     prompt["report"]["inputs"]["model"] = ["load", 0]
-    with pytest.raises(ValueError, match="model: OmniCache Model Patch is not on it. Connect"):
+    with pytest.raises(ValueError, match="model: neither OmniCache Model Patch nor OmniCache Auto is on it"):
         host.run(prompt)
 
 
 def test_a_patched_model_that_did_not_sample_is_refused(host):
     prompt = graph()
     prompt["sample"]["inputs"]["model"] = ["load", 0]
-    with pytest.raises(ValueError, match="model: no sampling run of it was cached. Connect"):
+    with pytest.raises(ValueError, match="model: no sampling run of it could be cached. Connect"):
         host.run(prompt)
 
 
