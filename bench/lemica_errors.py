@@ -100,6 +100,7 @@ def segment(steps: int, next_full: int):
         profile: None = None
         why_branches: str = ""
         is_guarded: bool = False
+        shown_on: None = None
         default_correction: Correction = Correction(mode="off")
 
         def reuse_cost(self) -> float:

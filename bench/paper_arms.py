@@ -39,6 +39,8 @@ class GivenPlan:
     reused: tuple[bool, ...]
     profile: Profile | None = None
     why_branches: str = ""
+    is_guarded: bool = False
+    shown_on: None = None
     default_correction: Correction = Correction("off")
     wants_reuse: bool = True
 

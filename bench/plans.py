@@ -208,6 +208,7 @@ def fixed(plan: Any, corrected: bool) -> Any:
         why_branches: str = ""
         wants_reuse: bool = True
         is_guarded: bool = False
+        shown_on: None = None
 
         def reuse_cost(self) -> float:
             return 0.0
