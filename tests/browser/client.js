@@ -52,6 +52,20 @@ export async function openClient(browser, { vueNodes, palette = "dark", width = 
 }
 
 /**
+ * Collects what goes wrong on the page, of the console only what the pack's own files say.
+ * @returns {string[]} filled as it happens
+ */
+export function watchErrors(page) {
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("console", (message) => {
+    if (message.type() === "error" && /omnicache\.(plot|js|css)|plot_?\w*\.js|plan\.js/.test(message.text()))
+      errors.push(message.text());
+  });
+  return errors;
+}
+
+/**
  * Replaces the workflow by one of these nodes, side by side and not connected.
  * @param {import("playwright-core").Page} page
  * @param {{ type: string, size?: [number, number], widgets_values?: unknown[] }[]} nodes

@@ -13,6 +13,7 @@ import {
   settle,
   showNodes,
   startBrowser,
+  watchErrors,
   zoomTo,
 } from "./client.js";
 
@@ -27,15 +28,11 @@ after(() => browser?.close());
 for (const { renderer, vueNodes } of RENDERERS) {
   describe(`${renderer} renderer`, () => {
     let page;
-    const errors = [];
+    let errors;
 
     before(async () => {
       page = await openClient(browser, { vueNodes });
-      page.on("pageerror", (error) => errors.push(String(error)));
-      page.on("console", (message) => {
-        if (message.type() === "error" && /omnicache\.(plot|js|css)|plot_\w+\.js/.test(message.text()))
-          errors.push(message.text());
-      });
+      errors = watchErrors(page);
     });
 
     after(() => page?.close());

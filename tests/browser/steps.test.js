@@ -4,7 +4,16 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 
-import { PROFILE, RENDERERS, openClient, openExample, runWorkflow, settle, startBrowser } from "./client.js";
+import {
+  PROFILE,
+  RENDERERS,
+  openClient,
+  openExample,
+  runWorkflow,
+  settle,
+  startBrowser,
+  watchErrors,
+} from "./client.js";
 
 const STEPS = 20; // of the profile
 let browser;
@@ -19,7 +28,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
   describe(`${renderer} renderer`, () => {
     let page;
     let seed = vueNodes ? 1000 : 0;
-    const errors = [];
+    let errors;
 
     /** Samples, and gives what the client was told of it: steps, and what the plot showed meanwhile. */
     async function sample({ steps = STEPS } = {}) {
@@ -45,14 +54,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
 
     before(async () => {
       page = await openClient(browser, { vueNodes });
-      page.on("pageerror", (error) => errors.push(String(error)));
-      page.on("console", (message) => {
-        if (
-          message.type() === "error" &&
-          /omnicache\.(plot|js|css)|plot_?\w*\.js|plan\.js/.test(message.text())
-        )
-          errors.push(message.text());
-      });
+      errors = watchErrors(page);
       await openExample(page, "image_generate", {
         OmniCacheDemoLatent: { batch_size: 1 },
         CurvatureScheduler: { saved_profile: PROFILE },

@@ -28,3 +28,11 @@ def told(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(host.log, "log", log)
     return said
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The image demo model; a DemoModel."""
+    from demo_model import DemoModel
+
+    return DemoModel("image")

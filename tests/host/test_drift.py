@@ -2,21 +2,14 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
-from demo_model import DemoModel
 
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def demo() -> DemoModel:
-    return DemoModel("image")
 
 
 def sample(demo, reports, calm: float = 1.0, **options):

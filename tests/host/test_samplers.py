@@ -11,15 +11,9 @@ from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS, amplifies, d
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
-from demo_model import DemoModel
 from in_process import ROOT
 from sampler_table import measure, sampler_names
 from tiny_models import build, conditioning
-
-
-@pytest.fixture(scope="module")
-def demo() -> DemoModel:
-    return DemoModel("image")
 
 
 def test_the_document_tells_of_each_sampler():

@@ -12,7 +12,7 @@ import nodes
 from cached_runs import reusing, run
 from comfyui_omnicache.nodes.identity import identity_of
 from comfyui_omnicache.omnicache.correction import Corrector
-from demo_model import DemoModel, psnr
+from demo_model import psnr
 from in_process import ROOT
 from tiny_models import CPU, build, count_leaf_calls, sample
 
@@ -53,11 +53,6 @@ def test_corrections_are_computed_in_fp32_whatever_the_model_computes_in(dtype, 
     monkeypatch.setattr(Corrector, "apply", checked)
     sample(reusing(build("sd3", dtype), mode="age-aware"), "sd3")
     assert applied[0] == 6
-
-
-@pytest.fixture(scope="module")
-def demo() -> DemoModel:
-    return DemoModel("image")
 
 
 @pytest.mark.parametrize("weight_dtype, dtype", [("fp8_e4m3fn", torch.float8_e4m3fn),
