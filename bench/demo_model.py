@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import measures
+from demo_names import CFG, kind_of
 from in_process import ROOT, load_pack
 
 demo = load_pack("omnicache_demo", ROOT / "demo" / "omnicache_demo")
@@ -17,12 +18,6 @@ from omnicache_demo import nodes as demo_nodes  # noqa: E402
 from omnicache_demo.codec import Codec  # noqa: E402
 
 PROMPT = {"image": "car on yellow", "video": "fox spinning on blue"}
-CFG = {"image": 2.5, "video": 2.5, "image_fewstep": 1.0}
-
-
-def kind_of(name: str) -> str:
-    """What a demo model makes: "image" or "video"."""
-    return name.split("_")[0]
 
 
 class DemoModel:

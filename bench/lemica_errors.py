@@ -9,13 +9,13 @@ like. Measured with euler, whose runs can be started anywhere; other samplers go
 """
 
 import argparse
-import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+import row_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
@@ -36,11 +36,7 @@ def path_of(model: str, steps: int) -> Path:
 
 
 def read(model: str, steps: int) -> dict[tuple[int, int], float]:
-    path = path_of(model, steps)
-    if not path.exists():
-        return {}
-    rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-    return {(row["from"], row["to"]): row["error"] for row in rows}
+    return {(row["from"], row["to"]): row["error"] for row in row_file.read(path_of(model, steps))}
 
 
 def is_complete(model: str, steps: int) -> bool:
@@ -68,6 +64,7 @@ def measure(model: str, steps: int, samples: int) -> None:
 def measure_with(demo, steps: int, samples: int) -> None:
     """demo: a DemoModel."""
     from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+    from given_plan import GivenPlan
     from quality_arms import drawn_prompts
 
     model, prompts, states = demo.name, drawn_prompts(demo.kind, SEED, samples), []
@@ -80,36 +77,15 @@ def measure_with(demo, steps: int, samples: int) -> None:
     started, work = time.monotonic(), 0
     left = sum(steps - i for i, _ in missing)
     for number, (i, j) in enumerate(missing, start=1):
-        patch = OmniCacheModelPatch.execute(demo.model, segment(steps - i, j - i)).args[0]
+        # From step i on: full but between it and the next full one.
+        schedule = GivenPlan(tuple(0 < step < j - i for step in range(steps - i)))
+        patch = OmniCacheModelPatch.execute(demo.model, schedule).args[0]
         end = demo.continued(patch, "euler", demo.sigmas(steps)[i:], states[i], prompts)
         error = float((end - plain).abs().mean())
-        with path_of(model, steps).open("a") as file:
-            file.write(json.dumps({"from": i, "to": j, "error": error}) + "\n")
+        row_file.append(path_of(model, steps), {"from": i, "to": j, "error": error})
         work, left = work + steps - i, left - (steps - i)
         minutes = (time.monotonic() - started) / work * left / 60
         print(f"{model}, {steps} steps: {number}/{len(missing)}, about {minutes:.0f} min left", flush=True)
-
-
-def segment(steps: int, next_full: int):
-    """A schedule that is full but between the first step and the next full one."""
-    from comfyui_omnicache.omnicache.correction import Correction
-    from comfyui_omnicache.omnicache.plan import Layout, Plan
-
-    @dataclass(frozen=True)
-    class Segment:
-        profile: None = None
-        why_branches: str = ""
-        is_guarded: bool = False
-        shown_on: None = None
-        default_correction: Correction = Correction(mode="off")
-
-        def reuse_cost(self) -> float:
-            return 0.0
-
-        def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
-            return Plan.of([0 < step < next_full for step in range(steps)])
-
-    return Segment()
 
 
 def main() -> None:

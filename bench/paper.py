@@ -8,16 +8,17 @@ docs/paper_*.png and .svg, and bench/out/paper.json.
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import row_file
+from demo_names import CFG, kind_of
+from paper_measures import part_of_run
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
-
-from paper_measures import part_of_run  # noqa: E402
 
 FOLDER = ROOT / ".host" / "paper"
 
@@ -29,20 +30,23 @@ class Setting:
 
     name: str
     steps: int
-    cfg: float
     samples: int
     draws: int
     few_samples: int
 
     @property
     def kind(self) -> str:
-        return self.name.split("_")[0]
+        return kind_of(self.name)
+
+    @property
+    def cfg(self) -> float:
+        return CFG[self.name]
 
 
 MODELS = {
-    "image": Setting("image", 50, 2.5, 48, 20, 12),
-    "few-step": Setting("image_fewstep", 16, 1.0, 48, 0, 0),
-    "video": Setting("video", 50, 2.5, 4, 4, 4),
+    "image": Setting("image", 50, 48, 20, 12),
+    "few-step": Setting("image_fewstep", 16, 48, 0, 0),
+    "video": Setting("video", 50, 4, 4, 4),
 }
 GROUPS = ("prompts", "same prompt", "no guidance")
 TRAJECTORIES = {"image": 24, "video": 4, "few-step": 24}
@@ -172,23 +176,12 @@ def tasks() -> list[Trajectories | Statistics | Arm]:
 
 
 def read_rows() -> dict[str, dict]:
-    """The finished measurements by their key. A line that was cut off by a crash is left out."""
-    rows, path = {}, FOLDER / "rows.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows[row["key"]] = row
-    return rows
+    """The finished measurements by their key."""
+    return {row["key"]: row for row in row_file.read(FOLDER / "rows.jsonl")}
 
 
 def append_row(row: dict) -> None:
-    path = FOLDER / "rows.jsonl"
-    # A line cut off by a crash must not swallow the next one.
-    is_cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if is_cut else "") + json.dumps(row, allow_nan=False) + "\n")
+    row_file.append(FOLDER / "rows.jsonl", row)
 
 
 def run() -> None:

@@ -12,16 +12,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import data
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
-from comfyui_omnicache.omnicache.plan import Budget, Constraints, Layout, Plan, solve
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
 from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.trajectory import geometry, menger_curvature, turning_angle
 from demo_model import DemoModel
+from given_plan import GivenPlan
 from measures import psnr, ssim
 from paper import FOLDER, MODELS, Arm, Statistics, Trajectories, budgets
 from paper_measures import changes, drift, extents, fine_energy, held, nearest, noise_of, part_of_run
-from quality import CHUNK
 from quality import FOLDER as QUALITY
+from quality import MODELS as KINDS
 from quality_arms import as_input, classes_of, drawn_prompts, judge_of, layer_distance, layers
 
 FIRST_SEED = 5_000  # of the noise; the profiles were calibrated with others
@@ -30,25 +31,6 @@ ONE_PROMPT = {"image": "cat on green", "video": "fox bouncing on teal"}
 PAPER_FILTER = "low-high"
 DATA_DRAWS = 64
 SPEED_ROUNDS, SPEED_SAMPLES = 3, {"image": 8, "video": 1}
-
-
-@dataclass(frozen=True)
-class GivenPlan:
-    """A schedule whose plan is given, for runs with the sampler's own number of steps."""
-
-    reused: tuple[bool, ...]
-    profile: Profile | None = None
-    why_branches: str = ""
-    is_guarded: bool = False
-    shown_on: None = None
-    default_correction: Correction = Correction("off")
-    wants_reuse: bool = True
-
-    def reuse_cost(self) -> float:
-        return 0.0
-
-    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
-        return Plan.of(self.reused)
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def profile_of(model: str) -> Profile:
 
 
 def sample(model: str, patched, steps: int, prompts: list[str], cfg: float) -> Sampled:
-    demo, size = demo_of(model), CHUNK[MODELS[model].kind]
+    demo, size = demo_of(model), KINDS[MODELS[model].kind].chunk
     parts = [
         _sample(demo, patched, steps, prompts[first : first + size], cfg, FIRST_SEED + first)
         for first in range(0, len(prompts), size)

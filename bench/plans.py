@@ -189,34 +189,14 @@ class Study:
 
     def _latents(self, sampler: str, steps: int, plan: Any, seed: int, corrected: bool = True) -> Any:
         from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+        from comfyui_omnicache.omnicache.correction import Correction
+        from given_plan import GivenPlan
 
         model = self._demo.model
         if plan is not None:
-            model = OmniCacheModelPatch.execute(model, fixed(plan, corrected)).args[0]
+            correction = Correction() if corrected else Correction("off")
+            model = OmniCacheModelPatch.execute(model, GivenPlan(plan.reused), correction).args[0]
         return self._demo.latents(model, sampler, steps, self._prompts[seed], seed=seed)
-
-
-def fixed(plan: Any, corrected: bool) -> Any:
-    """A schedule that gives this plan, with the pack's default correction or none."""
-    from comfyui_omnicache.omnicache.correction import Correction
-    from comfyui_omnicache.omnicache.plan import Layout, Plan
-
-    @dataclass(frozen=True)
-    class Fixed:
-        default_correction: Correction
-        profile: None = None
-        why_branches: str = ""
-        wants_reuse: bool = True
-        is_guarded: bool = False
-        shown_on: None = None
-
-        def reuse_cost(self) -> float:
-            return 0.0
-
-        def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
-            return plan
-
-    return Fixed(Correction() if corrected else Correction("off"))
 
 
 def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float | None]]]]) -> str:

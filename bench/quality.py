@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import row_file
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
@@ -129,15 +131,8 @@ def _budgets(method: str, steps: int) -> tuple[float, ...]:
 
 
 def read_rows() -> list[dict]:
-    """The finished rows. A line that was cut off by a crash is left out."""
-    rows = []
-    path = FOLDER / "rows.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    """The finished rows."""
+    return row_file.read(FOLDER / "rows.jsonl")
 
 
 def forget(methods: Iterable[str]) -> None:
@@ -147,12 +142,7 @@ def forget(methods: Iterable[str]) -> None:
 
 
 def append_row(row: dict) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "rows.jsonl"
-    # A line cut off by a crash must not swallow the next one.
-    is_cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if is_cut else "") + json.dumps(row, allow_nan=False) + "\n")
+    row_file.append(FOLDER / "rows.jsonl", row)
 
 
 class Progress:

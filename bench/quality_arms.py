@@ -27,7 +27,8 @@ from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling, minimax_path
 from comfyui_omnicache.omnicache.schedule import Cost, Schedule
 from data import random_words
-from demo_model import DemoModel, kind_of
+from demo_model import DemoModel
+from demo_names import kind_of
 from measures import layer_distance, psnr, ssim
 from quality import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
 

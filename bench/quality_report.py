@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from demo_names import kind_of
 from measures import frechet, precision_recall
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +73,7 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
 def _against_data(rows: Sequence[dict], bases: Sequence[dict], folder: Path) -> dict[str, float | None]:
     """Over the samples of all seeds together; the spread is that over the seeds apart. frechet_over: less
     what the uncached samples of the same seeds have, since fewer samples alone make the distance larger."""
-    reference = _features(folder / f"data_{rows[0]['model'].split('_')[0]}.npy")
+    reference = _features(folder / f"data_{kind_of(rows[0]['model'])}.npy")
     features, plain = (
         [_features(folder / f"{row['key']}.features.npy") for row in of_arm] for of_arm in (rows, bases)
     )

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+import row_file
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
 
@@ -280,24 +282,12 @@ def cases(models: Iterable[str], studies: Iterable[str]) -> list[Case]:
 
 
 def read_rows() -> dict[str, dict]:
-    """The finished rows by their key. A line that was cut off by a crash is left out."""
-    rows, path = {}, FOLDER / "rows.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows[row["key"]] = row
-    return rows
+    """The finished rows by their key."""
+    return {row["key"]: row for row in row_file.read(FOLDER / "rows.jsonl")}
 
 
 def append_row(row: dict) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "rows.jsonl"
-    # A line cut off by a crash must not swallow the next one.
-    is_cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if is_cut else "") + json.dumps(row, allow_nan=False) + "\n")
+    row_file.append(FOLDER / "rows.jsonl", row)
 
 
 def run(wanted: list[Case], minutes: float) -> None:
