@@ -5,12 +5,11 @@ import math
 import numpy as np
 
 from ..omnicache.noise_axis import log_snr
-from ..omnicache.plan import AUTOMATIC, Plan, StepCost
+from ..omnicache.plan import AUTOMATIC, AUTOMATIC_RUNS, Plan, StepCost
 from ..omnicache.profile import Profile
 from ..omnicache.schedule import Schedule
 
 MOST_STEPS_TO_REPLAN = 300  # the plot of more has no room to point at one, and the costs would be megabytes
-LONGEST_RUN = 4
 PURE_NOISE = 0.01  # from pure noise, where log-SNR is infinite, to here the axis is cut
 
 
@@ -59,7 +58,7 @@ def _replan(profile: Profile, schedule: Schedule) -> dict | None:
     if profile.steps > MOST_STEPS_TO_REPLAN:
         return None
     reuse_cost, constraints = schedule.reuse_cost(), schedule.constraints
-    longest = LONGEST_RUN if constraints.max_consecutive == AUTOMATIC else constraints.max_consecutive
+    longest = AUTOMATIC_RUNS[-1] if constraints.max_consecutive == AUTOMATIC else constraints.max_consecutive
     reused = schedule.budget.reused_steps(profile.steps, reuse_cost)
     error = Schedule(schedule.budget, "corrected error", constraints, profile)
     return {

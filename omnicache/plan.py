@@ -18,6 +18,7 @@ Layout = tuple[tuple[Branch, ...], ...]
 
 MIN_STEPS = 8
 AUTOMATIC = 0
+AUTOMATIC_RUNS = (2, 3, 4)  # longest runs to choose from
 FIRST_FULL = 2  # a lane needs a cache, and then a measured noise, before anything can be reused and corrected
 
 
@@ -93,12 +94,12 @@ class Constraints:
         return may_be_full, may_reuse
 
     def with_longest_run(self, steps: int, reused: int) -> "Constraints":
-        """The same with a longest run of reused steps, if it is to be chosen: the shortest, of 2 to 4, under
-        which one step more could be reused. Runs of 2 are what can be corrected best, but where they leave
-        only one plan, that one reuses the steps at the ends too."""
+        """The same with a longest run of reused steps, if it is to be chosen: the shortest under which one
+        step more could be reused. Runs of 2 are what can be corrected best, but where they leave only one
+        plan, that one reuses the steps at the ends too."""
         if self.max_consecutive != AUTOMATIC:
             return self
-        choices = [replace(self, max_consecutive=longest) for longest in (2, 3, 4)]
+        choices = [replace(self, max_consecutive=longest) for longest in AUTOMATIC_RUNS]
         return next((each for each in choices if each.most_reused(steps) > reused), choices[-1])
 
     def most_reused(self, steps: int) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .noise_axis import likely_prediction
 from .outlook import Outlook
 from .pilots import FLUX_POLYNOMIAL, TYPICAL_MOTION, Polynomial
 from .plan import EVERY_BLOCK, EVERYTHING, NO_BLOCK, NOTHING, Layout, Parts, Plan
@@ -137,8 +138,8 @@ def pab(sampling: Sampling, interval: float) -> Plan:
 def _timesteps(sigmas: Floats) -> Floats:
     """(steps,) noise of each step from 0 to 1000, in whole numbers: of a flow model its sigma, else that of
     the flow model's with the same ratio of signal to noise."""
-    sigmas = sigmas[:-1]
-    return np.round(1000 * (sigmas if sigmas.max() <= 1 else sigmas / (1 + sigmas)))
+    is_flow = likely_prediction(sigmas) == "flow"
+    return np.round(1000 * (sigmas if is_flow else sigmas / (1 + sigmas)))[:-1]
 
 
 def taylorseer(sampling: Sampling, interval: float) -> Plan:
