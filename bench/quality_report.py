@@ -298,8 +298,8 @@ def save_plot(model: str, rows: Sequence[dict]) -> None:
     )
     for number, method in enumerate(methods):
         points = [row for row in group if row["method"] == method and row["budget"] and not is_idle(row)]
-        points.sort(key=lambda row: row["flops"])
-        work = [1 / row["flops"] for row in points]
+        points.sort(key=work_of)
+        work = [1 / work_of(row) for row in points]
         style = {
             "color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)],
             "lw": 2.4 if method.startswith("omnicache") else 1.0, "ms": 5,
