@@ -185,7 +185,7 @@ def correction_of(arm: Arm) -> Correction:
 
 def schedule_of(arm: Arm) -> Schedule | GivenPlan:
     profile, steps = profile_of(arm.model), MODELS[arm.model].steps
-    if arm.plan in ("curvature", "even", "corrected error"):
+    if arm.plan in ("curvature", "even", "forecast error"):
         budget = Budget("full steps", steps - arm.reused)
         return Schedule(budget, arm.plan, profile=profile)
     name, _, number = arm.plan.partition("-")

@@ -160,7 +160,7 @@ def ablation_table(results: Results, model: str) -> list[str]:
         ]
         arms += [
             ("curvature: age-aware", ("curvature", reused, "age-aware")),
-            (LABELS["default"], ("corrected error", reused, "default")),
+            (LABELS["default"], ("forecast error", reused, "default")),
             (f"{steps - reused} plain steps", ("fewer", reused, "off")),
         ]
         for label, arm in arms:
@@ -179,7 +179,7 @@ def slow_and_fast(results: Results) -> list[str]:
         for reused, name in zip(budgets(model), ("slow", "fast"), strict=False):
             arms = (
                 ("curvature", "paper+filter"), ("curvature", "off"), ("fewer", "off"),
-                ("corrected error", "default"),
+                ("forecast error", "default"),
             )  # fmt: skip
             found = [results.summary(results.row(model, plan, reused, mode)) for plan, mode in arms]
             steps = MODELS[model].steps
@@ -303,7 +303,7 @@ def document(results: Results) -> tuple[str, list[dict]]:
         lines += [f"### {model}", "", *ablation_table(results, model), ""]
     lines += [
         "*curvature* and *even* are plans; *age-aware* corrects with a gamma measured for the ages of the "
-        "caches in use, in the place of the product of Eq. 9; the pack's default has its own plan (corrected "
+        "caches in use, in the place of the product of Eq. 9; the pack's default has its own plan (forecast "
         "error) and a forecast of order 2.",
         "",
         "## Which steps",

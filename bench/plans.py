@@ -24,6 +24,8 @@ EVERY = {"image": 3, "video": 6}  # steps between those whose growth is measured
 MEASURED_SEED, TESTED_SEED = 910_001, 910_002  # of no arm of bench/quality.py
 AGES, GAPS = (1, 2, 3), (1, 2, 3, 4)  # of a forecast: from its newest cache, and between its caches
 
+OWN = ("forecast error", "corrected error", "reach")  # of the pack; the first is its default
+
 Cost = Callable[[int, int, int], float]
 
 
@@ -48,14 +50,13 @@ class Measured:
         return float(known) * max(age / AGES[-1], 1.0)
 
 
-def costs(measured: Measured, own: Cost, reach: Cost, lengths: np.ndarray) -> dict[str, Cost]:
-    """own: the pack's default, corrected error times length in sigma. reach: its cost that needs no
-    profile."""
+def costs(measured: Measured, own: dict[str, Cost], lengths: np.ndarray) -> dict[str, Cost]:
+    """own: the pack's, of which corrected error has the length in sigma as a factor."""
+    corrected = own["corrected error"]
     growth, error = measured.growth, measured.forecast_error
     return {
-        "corrected error (default)": own,
-        "reach": reach,
-        "corrected error, with growth": lambda s, c, e: own(s, c, e) / lengths[s] * growth[s],
+        **own,
+        "corrected error, with growth": lambda s, c, e: corrected(s, c, e) / lengths[s] * growth[s],
         "forecast's error": lambda s, c, e: error(s, c, e) * lengths[s],
         "forecast's error, with growth": lambda s, c, e: error(s, c, e) * growth[s],
         "the same, squared": lambda s, c, e: (error(s, c, e) * growth[s]) ** 2,
@@ -138,12 +139,12 @@ class Study:
         from demo_model import psnr
 
         sigmas = self._demo.sigmas(steps).astype(np.float64)
-        own, reach = (
-            Schedule(Budget("reuse ratio", 0.5), cost, profile=self._profile).step_cost(sigmas, 0)
-            for cost in ("corrected error", "reach")
-        )
+        own = {
+            cost: Schedule(Budget("reuse ratio", 0.5), cost, profile=self._profile).step_cost(sigmas, 0)
+            for cost in OWN
+        }
         measured = self._measure(sampler, steps)
-        tried = costs(measured, own, reach, sigmas[:-1] - sigmas[1:])
+        tried = costs(measured, own, sigmas[:-1] - sigmas[1:])
         plain = self._pictures(sampler, steps, None)
         found: dict[float, dict[str, float | None]] = {}
         for reuse in BUDGETS:
@@ -207,7 +208,8 @@ def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float 
         "of sampling moves for an error of one step, measured with the same sampler by reusing single steps. "
         "*forecast's error*: what a forecast of order 2 was off at each step, for each age and distance of "
         "its caches, measured in a full run. Both on other prompts and noise than the PSNR. *reach*: from "
-        "the noise levels alone. Made by `.host/venv/bin/python bench/plans.py`.",
+        "the noise levels alone. *forecast error*: the pack's default, the geometric mean of corrected error "
+        "and reach. Made by `.host/venv/bin/python bench/plans.py`.",
         "",
     ]
     for kind, of_kind in found.items():

@@ -41,7 +41,7 @@ class Arm:
     reuse: float
     steps: int = STEPS
     mode: str = "forecast"
-    cost: str = "corrected error"
+    cost: str = "forecast error"
 
     @property
     def label(self) -> str:

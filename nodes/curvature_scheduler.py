@@ -42,12 +42,13 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "cost",
-                    options=["corrected error", "error", "curvature", "reach", "even"],
-                    default="corrected error",
-                    tooltip="By what the reused steps are chosen. Corrected error: measured error of reuse "
-                    "that the correction cannot predict. Error: measured error. Curvature: turning angle "
-                    "of the trajectory, as in the paper. Reach: how far the forecast reaches from computed "
-                    "steps; needs no profile. Even: spread evenly; needs none either, and is worse.",
+                    options=["forecast error", "corrected error", "error", "curvature", "reach", "even"],
+                    default="forecast error",
+                    tooltip="By what the reused steps are chosen. Forecast error: corrected error and reach "
+                    "together, best on the whole. Corrected error: measured error of reuse that gamma "
+                    "cannot predict. Error: measured error. Curvature: turning angle of the trajectory, "
+                    "as in the paper. Reach: how far the forecast reaches from computed steps; needs no "
+                    "profile. Even: spread evenly; needs none either, and is worse.",
                 ),
                 io.Int.Input(
                     "max_consecutive",

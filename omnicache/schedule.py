@@ -14,7 +14,7 @@ from .pilots import Pilot
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
 from .profile import Profile
 
-Cost = Literal["corrected error", "error", "curvature", "reach", "even"]
+Cost = Literal["forecast error", "corrected error", "error", "curvature", "reach", "even"]
 WITHOUT_PROFILE: tuple[Cost, ...] = ("reach", "even")
 
 # In place of an error that was not measured.
@@ -71,14 +71,15 @@ class Schedule:
 
     cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
     reuse times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict.
-    "reach": how far a forecast reaches, see _reach. "even": reused steps spread evenly.
+    "reach": how far a forecast reaches, see _reach. "forecast error": the geometric mean of these two, since
+    neither is better everywhere (docs/plans.md). "even": reused steps spread evenly.
 
     parts: what of the model the reused steps reuse; other than everything needs the granularity of branches.
     shown_on: see Planner.
     """
 
     budget: Budget
-    cost: Cost = "corrected error"
+    cost: Cost = "forecast error"
     constraints: Constraints = field(default_factory=Constraints)
     profile: Profile | None = None
     parts: Parts = EVERYTHING
@@ -125,12 +126,15 @@ class Schedule:
 
     def step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
         """What a reused step costs in a plan for these sigmas that reuses so many."""
+        known = self.profile.model.prediction if self.profile is not None else None
+        reach = _reach(sigmas, known or likely_prediction(sigmas))
         if self.cost == "reach":
-            known = self.profile.model.prediction if self.profile is not None else None
-            return _reach(sigmas, known or likely_prediction(sigmas))
+            return reach
         if self.cost == "even" or self.profile is None:
             return _even(len(sigmas) - 1, reused, self.constraints)
         outlook = Outlook(self.profile, sigmas)
+        if self.cost == "forecast error":
+            return _geometric_mean(_error(outlook, sigmas, corrected=True), reach)
         if self.cost == "curvature":
             turning = outlook.turning()
             return lambda step, cached_step, source_step: float(turning[step])
@@ -172,6 +176,14 @@ def _reach(sigmas: np.ndarray, prediction: str) -> StepCost:
     def cost(step: int, cached_step: int, source_step: int) -> float:
         distances = (axis[step] - axis[cached_step]) * (axis[step] - axis[source_step])
         return abs(float(distances * lengths[step]))
+
+    return cost
+
+
+def _geometric_mean(measured: StepCost, reach: StepCost) -> StepCost:
+    def cost(step: int, cached_step: int, source_step: int) -> float:
+        known = measured(step, cached_step, source_step)
+        return known if known == UNMEASURED else math.sqrt(known * reach(step, cached_step, source_step))
 
     return cost
 

@@ -15,7 +15,7 @@ from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests" / "plan_vectors.json"
 PROFILE = ROOT / "schedules" / "omnicache_demo_image_fewstep.json"
-COSTS = ("corrected error", "error", "curvature", "even")
+COSTS = ("forecast error", "corrected error", "error", "curvature", "even")
 TEXTS = [
     "", "5 full", "10-12 reuse", " 5 full,10 - 12  reuse ,", "7-3 full", "5 full, 5 reuse", "5", "x",
     "5 FULL", "2-4 reuse, 6 full, 9 reuse", "-1 full", "12345 full", "5 full 6 full",

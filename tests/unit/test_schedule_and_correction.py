@@ -5,7 +5,7 @@ import torch
 from comfyui_omnicache.omnicache.correction import Correction, Corrector, Gamma
 from comfyui_omnicache.omnicache.outlook import Outlook
 from comfyui_omnicache.omnicache.plan import Budget, Constraints
-from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
+from comfyui_omnicache.omnicache.schedule import UNMEASURED, Schedule, parse_overrides
 from measured import linear_profile
 
 SIGMAS = np.linspace(1, 0, 11)
@@ -170,6 +170,25 @@ def test_reach_spares_the_ends_of_a_flow_schedule_and_needs_no_profile():
     plan = Schedule(Budget("reuse ratio", 0.5), "reach").plan_for(np.linspace(1, 0, 51))
     full = [not reused for reused in plan.reused]
     assert sum(full) == 25 and all(full[:4]) and sum(full[-6:]) >= 4 and sum(full[20:30]) <= 4
+
+
+def test_forecast_error_is_the_geometric_mean_of_what_is_measured_and_reach():
+    profile = linear_profile()
+    profile = profile.__class__(**{**profile.__dict__, "cross": np.zeros_like(profile.cross)})
+    default, measured, reach = (
+        Schedule(Budget("reuse ratio", 0.4), cost, profile=profile).step_cost(SIGMAS, 4)
+        for cost in ("forecast error", "corrected error", "reach")
+    )
+    assert Schedule(Budget("reuse ratio", 0.4), profile=profile).cost == "forecast error"
+    assert default(5, 4, 3) ** 2 == pytest.approx(measured(5, 4, 3) * reach(5, 4, 3))
+    assert default(5, 4, 3) > 0
+
+
+def test_forecast_error_is_unmeasured_where_calibration_could_not_measure():
+    profile = linear_profile()
+    blind = profile.__class__(**{**profile.__dict__, "output": np.zeros_like(profile.output)})
+    cost = Schedule(Budget("reuse ratio", 0.4), profile=blind).step_cost(SIGMAS, 4)
+    assert cost(5, 4, 3) == UNMEASURED
 
 
 def test_a_cost_that_is_measured_needs_a_profile():
