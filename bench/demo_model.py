@@ -1,35 +1,37 @@
 """A demo model in this process, to sample and compare. Call in_process.load_host() first."""
 
+import importlib
 from collections.abc import Callable, Sequence
 
 import comfy.sample
 import comfy.samplers
 import comfy.sd
+import folder_paths
 import numpy as np
 import torch
 
 import measures
 from demo_names import CFG, kind_of
-from in_process import ROOT, load_pack
+from in_process import PACK, ROOT, load_pack
 
 demo = load_pack("omnicache_demo", ROOT / "demo" / "omnicache_demo")
 
 from omnicache_demo import nodes as demo_nodes  # noqa: E402
+from omnicache_demo import words  # noqa: E402
 from omnicache_demo.codec import Codec  # noqa: E402
 
 PROMPT = {"image": "car on yellow", "video": "fox spinning on blue"}
 
 
 class DemoModel:
-    """model: the host's ModelPatcher of a demo model: image, video or image_fewstep. kind: what it makes.
-    cfg: what it is sampled with."""
+    """model: the host's ModelPatcher of a demo model: image, video, image_fewstep or image_dit. kind: what it
+    makes. cfg: what it is sampled with."""
 
     def __init__(self, name: str, dtype: torch.dtype | None = None) -> None:
         """dtype: in which the model computes; None leaves it to the host."""
         self.name, self.kind, self.cfg = name, kind_of(name), CFG[name]
-        weights = ROOT / "demo" / "models" / "diffusion_models" / f"omnicache_demo_{name}.safetensors"
-        options = {} if dtype is None else {"dtype": dtype}
-        self.model = comfy.sd.load_diffusion_model(str(weights), model_options=options)
+        self.takes_labels = name == "image_dit"
+        self.model = _load_labelled(name) if self.takes_labels else _load(name, dtype)
         self.profile_path = ROOT / "schedules" / f"omnicache_demo_{name}.json"
         self._codec = Codec.load()
 
@@ -88,16 +90,37 @@ class DemoModel:
         """Pictures (count, height, width, 3) in 0..1; the frames of videos one after the other."""
         with torch.inference_mode():
             # The host hands latents out in the scale of its own autoencoders; the codec has the model's.
-            latents = demo_nodes.LATENT_FORMAT[self.kind]().process_in(latents.float().cpu())
+            latents = self.model.model.latent_format.process_in(latents.float().cpu())
             if self.kind == "video":
                 latents = latents.transpose(1, 2).flatten(0, 1)
             return (self._codec.decode(latents).clamp(-1, 1) + 1) / 2
 
     def conditioning(self, prompts: Sequence[str]) -> list:
         """One conditioning whose rows are the prompts: the host hands each row of the batch its own."""
+        if self.takes_labels:
+            return self._labels(prompts)
         given = [demo_nodes.OmniCacheDemoText.execute(self.kind, prompt)[0][0] for prompt in prompts]
         pooled = torch.cat([options["pooled_output"] for _, options in given])
         return [[torch.cat([vectors for vectors, _ in given]), {"pooled_output": pooled}]]
+
+    def _labels(self, prompts: Sequence[str]) -> list:
+        """The same of a model that knows no words: the number of each prompt's object, of none if empty."""
+        objects = list(words.OBJECTS)
+        numbers = [objects.index(prompt.split(" ")[0]) if prompt else -1 for prompt in prompts]
+        return [[torch.zeros(len(prompts), 1, 1), {"class_label": torch.tensor(numbers)}]]
+
+
+def _load(name: str, dtype: torch.dtype | None) -> "comfy.model_patcher.ModelPatcher":
+    weights = ROOT / "demo" / "models" / "diffusion_models" / f"omnicache_demo_{name}.safetensors"
+    options = {} if dtype is None else {"dtype": dtype}
+    return comfy.sd.load_diffusion_model(str(weights), model_options=options)
+
+
+def _load_labelled(name: str) -> "comfy.model_patcher.ModelPatcher":
+    """A model in the layout of diffusers, through the pack's own loader."""
+    folder_paths.add_model_folder_path("diffusers", str(ROOT / "demo" / "models" / "diffusers"))
+    loading = importlib.import_module(f"{PACK}.architectures.loading")
+    return loading.load(f"omnicache_demo_{name}", "default")
 
 
 def psnr(pictures: torch.Tensor, reference: torch.Tensor) -> float:
