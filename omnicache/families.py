@@ -241,6 +241,12 @@ FAMILIES = (
         "HunYuanDiTPlain",
         (BlockList("blocks", "block", is_bare=True, branches=_branches("attn1", "attn2", "mlp moe")),),
     ),
+    Family(
+        "dit",
+        "DiTAdapter",
+        (BlockList("transformer.transformer_blocks", None, branches=_branches("attn1", mlp="ff")),),
+        hides_options=True,
+    ),
 )
 
 # What the host samples with too, but without a chain of blocks that all change one hidden state.

@@ -12,6 +12,9 @@ import comfy.sample
 import comfy.supported_models as supported
 import torch
 
+from comfyui_omnicache.architectures.loading import DiffusersModel, ModelConfig
+from comfyui_omnicache.architectures.table import architecture_of
+
 CPU = torch.device("cpu")
 WIDTH = 64  # of the text tokens
 
@@ -22,7 +25,7 @@ class Tiny:
     latent. blocks: where the blocks and the modules beside them are. conds: what else the conditioning needs,
     made with a generator. text: shape of the text tokens, (1, tokens, width)."""
 
-    config: type
+    config: Callable[[dict[str, Any]], Any]
     unet: dict[str, Any]
     make: Callable[[Any], torch.nn.Module]
     shape: tuple[int, ...]
@@ -95,6 +98,18 @@ def _stable_audio(config: Any) -> torch.nn.Module:
         for name, tensor in base.comfy.ldm.audio.embedders.NumberConditioner(768).state_dict().items()
     }
     return base.StableAudio1(config, seconds, seconds, device=CPU)
+
+
+def _of_library(unet: dict[str, Any]) -> ModelConfig:
+    """unet: a config.json of the diffusers library."""
+    return ModelConfig(unet, architecture_of(unet["_class_name"], "").noise(unet), 1.0)
+
+
+def _with_memory(config: ModelConfig) -> DiffusersModel:
+    """Where the loader would put in the weights."""
+    model = DiffusersModel(config)
+    model.diffusion_model.to_empty(device=CPU).to(model.get_dtype())
+    return model
 
 
 _STREAMS = ("double_blocks", "single_blocks")
@@ -269,6 +284,16 @@ MODELS = {
     "stable-audio": Tiny(
         supported.StableAudio, {"audio_model": "dit1.0", "embed_dim": 128, "depth": 3, "num_heads": 2},
         _stable_audio, (64, 16), ("transformer.layers",), text=(1, 4, 768),
+    ),
+    "dit": Tiny(
+        _of_library,
+        {"_class_name": "DiTTransformer2DModel", "num_attention_heads": 2, "attention_head_dim": 32,
+         "in_channels": 4, "out_channels": 8, "num_layers": 3, "sample_size": 8, "num_embeds_ada_norm": 10},
+        _with_memory, (4, 8, 8),
+        # The embedding of the first block is called behind the last one too.
+        ("transformer.transformer_blocks.0.attn1", "transformer.transformer_blocks.0.ff",
+         "transformer.transformer_blocks.1", "transformer.transformer_blocks.2"),
+        conds=lambda g: {"class_label": int(torch.randint(10, (1,), generator=g))},
     ),
     "hunyuan3d": Tiny(
         supported.Hunyuan3Dv2,
