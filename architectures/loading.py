@@ -68,7 +68,8 @@ class DiffusersModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **given: Any) -> dict[str, Any]:
         self.diffusion_model.check_latent(tuple(given["noise"].shape))
-        return super().extra_conds(**given) | self.diffusion_model.conditions(**given)
+        conditions = self.diffusion_model.conditions(self.latent_format.scale_factor, **given)
+        return super().extra_conds(**given) | conditions
 
 
 def menu() -> list[str]:

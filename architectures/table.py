@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .adapter import Adapter, DiTAdapter
+from .adapter import Adapter, CogVideoXAdapter, DiTAdapter
 from .noise import Noise
 
 Config = Mapping[str, Any]  # of a transformer: its config.json
@@ -42,6 +42,16 @@ def _sd_scale(config: Config) -> float:
     return 0.18215 if config.get("in_channels") == 4 else 1.0
 
 
+def _cogvideox_noise(config: Config) -> Noise:
+    """2b has positions by sum and a shift, 5b and 1.5 have neither."""
+    shift = 1.0 if config.get("use_rotary_positional_embeddings") else 3.0
+    return Noise("v_prediction", "scaled_linear", 0.00085, 0.012, snr_shift=shift, zero_snr=True)
+
+
+def _cogvideox_scale(config: Config) -> float:
+    return 0.7 if config.get("use_rotary_positional_embeddings") else 1.15258426
+
+
 ARCHITECTURES = (
     Architecture(
         "DiTTransformer2DModel",
@@ -49,6 +59,13 @@ ARCHITECTURES = (
         DiTAdapter,
         lambda config: Noise(),
         _sd_scale,
+    ),
+    Architecture(
+        "CogVideoXTransformer3DModel",
+        "diffusers.models.transformers.cogvideox_transformer_3d",
+        CogVideoXAdapter,
+        _cogvideox_noise,
+        _cogvideox_scale,
     ),
 )
 

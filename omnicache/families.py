@@ -247,6 +247,20 @@ FAMILIES = (
         (BlockList("transformer.transformer_blocks", None, branches=_branches("attn1", mlp="ff")),),
         hides_options=True,
     ),
+    Family(
+        "cogvideox",
+        "CogVideoXAdapter",
+        (
+            BlockList(
+                "transformer.transformer_blocks",
+                None,
+                image="hidden_states",
+                text="encoder_hidden_states",
+                branches=_branches("attn1", mlp="ff"),
+            ),
+        ),
+        hides_options=True,
+    ),
 )
 
 # What the host samples with too, but without a chain of blocks that all change one hidden state.

@@ -88,6 +88,14 @@ def _cosmos(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _cogvideox(**changes: Any) -> dict[str, Any]:
+    return {
+        "_class_name": "CogVideoXTransformer3DModel", "num_attention_heads": 2, "attention_head_dim": 16,
+        "in_channels": 16, "out_channels": 16, "time_embed_dim": 32, "text_embed_dim": WIDTH, "num_layers": 3,
+        "sample_width": 8, "sample_height": 8, "sample_frames": 9, "max_text_seq_length": 4, **changes,
+    }  # fmt: skip
+
+
 def _audio(generator: torch.Generator) -> dict[str, Any]:
     return {"audio_embed": torch.randn(1, 25, 1024, 12, generator=generator)}
 
@@ -294,6 +302,16 @@ MODELS = {
         ("transformer.transformer_blocks.0.attn1", "transformer.transformer_blocks.0.ff",
          "transformer.transformer_blocks.1", "transformer.transformer_blocks.2"),
         conds=lambda g: {"class_label": int(torch.randint(10, (1,), generator=g))},
+    ),
+    "cogvideox": Tiny(
+        _of_library, _cogvideox(), _with_memory, (16, 3, 8, 8), ("transformer.transformer_blocks",),
+    ),
+    "cogvideox-i2v-1.5": Tiny(
+        _of_library,
+        _cogvideox(use_rotary_positional_embeddings=True, in_channels=32, patch_size_t=2, ofs_embed_dim=32,
+                   patch_bias=False),
+        _with_memory, (16, 4, 8, 8), ("transformer.transformer_blocks",),
+        conds=lambda g: {"concat_latent_image": torch.randn(1, 16, 1, 8, 8, generator=g)},
     ),
     "hunyuan3d": Tiny(
         supported.Hunyuan3Dv2,
