@@ -139,10 +139,7 @@ class CogVideoXAdapter(Adapter):
         config, (frames, height, width) = self.config, shape[2:]
         patch, frames_in_patch = config.patch_size, config.patch_size_t or 1
         if height % patch or width % patch:
-            raise ValueError(
-                f"latent_image: {width} x {height} in latent pixels; this model takes multiples of {patch}, "
-                f"pictures whose sides are multiples of {8 * patch}."
-            )
+            raise _not_in_patches(width, height, patch)
         if frames % frames_in_patch:
             raise ValueError(
                 f"latent_image: {frames} frames in latents; this model takes multiples of {frames_in_patch}. "
@@ -158,6 +155,7 @@ class CogVideoXAdapter(Adapter):
     def _padded(self, tokens: Tensor) -> Tensor:
         """(rows, tokens, width) with as many tokens as it was trained on, zeros behind the text. The host
         would repeat the text instead, and tokens in one stream with the video's all count."""
+        _check_text(tokens, self.config.text_embed_dim)
         longest = self.config.max_text_seq_length
         if tokens.shape[1] > longest:
             raise ValueError(
@@ -198,6 +196,48 @@ class CogVideoXAdapter(Adapter):
                 "max_size": trained,
             }
         return get_3d_rotary_pos_embed(config.attention_head_dim, grid_size=grid, device=device, **where)
+
+
+class LatteAdapter(Adapter):
+    """LatteTransformer3DModel: blocks of attention within each frame and between the frames in turn, text by
+    cross-attention. As diffusers' LattePipeline calls it; the learned variance is dropped there too."""
+
+    is_video = True
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, **_: Any) -> Tensor:
+        """x: (rows, channels, frames, height, width). timesteps: (rows,). context: (rows, tokens, width)."""
+        out = self.transformer(x, timestep=timesteps, encoder_hidden_states=context, return_dict=False)[0]
+        return out[:, : x.shape[1]]
+
+    def conditions(self, latent_scale: float, **given: Any) -> dict[str, comfy.conds.CONDRegular]:
+        # The host hands on the tokens by itself.
+        _check_text(given["cross_attn"], self.config.caption_channels)
+        return {}
+
+    def check_latent(self, shape: tuple[int, ...]) -> None:
+        config, (frames, height, width) = self.config, shape[2:]
+        if height % config.patch_size or width % config.patch_size:
+            raise _not_in_patches(width, height, config.patch_size)
+        if frames not in (1, config.video_length):
+            raise ValueError(
+                f"latent_image: {frames} frames in latents; this model makes {config.video_length}, or 1. "
+                f"Set length of EmptyHunyuanLatentVideo to {4 * config.video_length - 3} for that."
+            )
+
+
+def _check_text(tokens: Tensor, width: int) -> None:
+    if tokens.shape[-1] != width:
+        raise ValueError(
+            f"positive, negative: text tokens of width {tokens.shape[-1]}; this model takes {width}, those "
+            "of T5-XXL. Load t5xxl with CLIPLoader and its type pixart."
+        )
+
+
+def _not_in_patches(width: int, height: int, patch: int) -> ValueError:
+    return ValueError(
+        f"latent_image: {width} x {height} in latent pixels; this model takes multiples of {patch}, pictures "
+        f"whose sides are multiples of {8 * patch}."
+    )
 
 
 def _cut(whole: tuple[int, int], grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .adapter import Adapter, CogVideoXAdapter, DiTAdapter
+from .adapter import Adapter, CogVideoXAdapter, DiTAdapter, LatteAdapter
 from .noise import Noise
 
 Config = Mapping[str, Any]  # of a transformer: its config.json
@@ -57,6 +57,13 @@ ARCHITECTURES = (
         "DiTTransformer2DModel",
         "diffusers.models.transformers.dit_transformer_2d",
         DiTAdapter,
+        lambda config: Noise(),
+        _sd_scale,
+    ),
+    Architecture(
+        "LatteTransformer3DModel",
+        "diffusers.models.transformers.latte_transformer_3d",
+        LatteAdapter,
         lambda config: Noise(),
         _sd_scale,
     ),

@@ -54,6 +54,12 @@ def _text(seed: int) -> Conditioning:
     return [[tokens, {}]]
 
 
+def _latte(model: nn.Module, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    """diffusers' LattePipeline."""
+    tokens = conditioning[0][0].expand(x.shape[0], -1, -1)
+    return model(x, timestep=t, encoder_hidden_states=tokens).sample.chunk(2, dim=1)[0]
+
+
 def _text_and_image(seed: int) -> Conditioning:
     image = torch.randn(1, 16, 1, 8, 8, generator=torch.Generator().manual_seed(9))
     return [[_text(seed)[0][0], {"concat_latent_image": image}]]
@@ -105,6 +111,17 @@ CASES = {
             "num_layers": 3, "sample_size": 8, "num_embeds_ada_norm": 10,
         },
         (4, 8, 8), _label, _dit, {"beta_schedule": "linear", "prediction_type": "epsilon"},
+    ),
+    "latte": Case(
+        "LatteTransformer3DModel",
+        {
+            "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "out_channels": 8,
+            "num_layers": 2, "cross_attention_dim": 32, "attention_bias": True, "sample_size": 8,
+            "patch_size": 2, "activation_fn": "gelu-approximate", "num_embeds_ada_norm": 1000,
+            "norm_type": "ada_norm_single", "norm_elementwise_affine": False, "norm_eps": 1e-6,
+            "caption_channels": 64, "video_length": 3,
+        },
+        (4, 3, 8, 8), _text, _latte, {"beta_schedule": "linear", "prediction_type": "epsilon"},
     ),
     "cogvideox-2b": Case(
         "CogVideoXTransformer3DModel", _COGVIDEOX, (16, 3, 8, 8), _text, _cogvideox,

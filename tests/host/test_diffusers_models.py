@@ -180,6 +180,28 @@ def test_cogvideox_makes_other_sizes_than_it_was_trained_on(models):
     assert sampled("cogvideox-2b", models, (16, 5, 10, 6)).shape[1:] == (16, 5, 10, 6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((4, 2, 8, 8), "2 frames in latents; this model makes 3, or 1. Set length .* to 9"),
+        ((4, 3, 8, 7), "7 x 8 in latent pixels; this model takes multiples of 2"),
+    ],
+)
+def test_latte_says_which_sizes_it_takes(shape, words, models):
+    with pytest.raises(ValueError, match=f"latent_image: {words}"):
+        sampled("latte", models, shape)
+
+
+def test_latte_makes_pictures_and_other_sizes_too(models):
+    assert sampled("latte", models, (4, 1, 6, 10)).shape[1:] == (4, 1, 6, 10)
+
+
+@pytest.mark.parametrize("name", ["latte", "cogvideox-5b"])
+def test_text_of_another_encoder_is_refused(name, models):
+    with pytest.raises(ValueError, match="positive, negative: text tokens of width 32; this model takes 64"):
+        sampled(name, models, conditioning=[[torch.zeros(1, 4, 32), {}]])
+
+
 def changed(models, change) -> None:
     """A saved tiny DiT whose weights went through a change; then it is loaded."""
     save(CASES["dit"], models / "tiny")

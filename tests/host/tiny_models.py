@@ -303,6 +303,16 @@ MODELS = {
          "transformer.transformer_blocks.1", "transformer.transformer_blocks.2"),
         conds=lambda g: {"class_label": int(torch.randint(10, (1,), generator=g))},
     ),
+    "latte": Tiny(
+        _of_library,
+        {"_class_name": "LatteTransformer3DModel", "num_attention_heads": 2, "attention_head_dim": 16,
+         "in_channels": 4, "out_channels": 8, "num_layers": 2, "cross_attention_dim": 32,
+         "attention_bias": True, "sample_size": 8, "patch_size": 2, "activation_fn": "gelu-approximate",
+         "num_embeds_ada_norm": 1000, "norm_type": "ada_norm_single", "norm_elementwise_affine": False,
+         "norm_eps": 1e-6, "caption_channels": WIDTH, "video_length": 3},
+        _with_memory, (4, 3, 8, 8),
+        ("transformer.transformer_blocks", "transformer.temporal_transformer_blocks"),
+    ),
     "cogvideox": Tiny(
         _of_library, _cogvideox(), _with_memory, (16, 3, 8, 8), ("transformer.transformer_blocks",),
     ),
