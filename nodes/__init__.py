@@ -4,7 +4,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import library
 from .auto import OmniCacheAuto
+from .class_label import OmniCacheClassLabel
 from .curvature_scheduler import CurvatureScheduler
+from .diffusers_loader import OmniCacheDiffusersLoader
 from .model_patch import OmniCacheModelPatch
 from .noise_corrector import NoiseCorrector
 from .report import OmniCacheReport
@@ -23,4 +25,6 @@ class OmniCacheExtension(ComfyExtension):
             NoiseCorrector,
             OmniCacheModelPatch,
             OmniCacheReport,
+            OmniCacheDiffusersLoader,
+            OmniCacheClassLabel,
         ]

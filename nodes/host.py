@@ -234,6 +234,7 @@ def _apply_model(
     uuids = transformer_options.get("uuids") or ()
     sides = transformer_options.get("cond_or_uncond") or ()
     replacements = transformer_options.get("patches_replace", {}).get("dit", {})
+    run.tap.rows = x.shape[0]
     refusal = None
     if not uuids or len(sides) != len(uuids) or x.shape[0] % len(uuids):
         refusal = "a call of the model came without the names of its rows"

@@ -148,14 +148,14 @@ class BranchTap(BlockTap):
         if self._steering is None or self._is_asked or self._position or "attention" not in branch.kinds:
             return
         self._is_asked = True
-        if self._steering.asks(first.movedim(self._family.row_axis, 0)):
+        if self._steering.asks(self._with_rows(first)):
             # What ran before the first block was kept for nothing.
             self._reused, self._keep, self._captured = EVERYTHING, None, []
 
     def _show(self, branch: Branch, out: Any) -> None:
         if self._position == len(self._places) // 2 and "attention" in branch.kinds:
             image = out[0] if isinstance(out, tuple | list) else out
-            self._steering.shows(image.movedim(self._family.row_axis, 0))
+            self._steering.shows(self._with_rows(image))
 
     def _keeping(self, forward: Forward, keep: Keep) -> tuple[Tensor, list[Kept | None]]:
         self._keep, self._captured = keep, []
@@ -209,17 +209,24 @@ class BranchTap(BlockTap):
             self._answers.append(_Answer(start, form))
         if self._keep is not None:
             tensors = [part for part in parts if isinstance(part, Tensor)]
-            self._captured += [self._keep(self._safe(t.movedim(self._family.row_axis, 0))) for t in tensors]
+            self._captured += [self._keep(self._safe(self._with_rows(tensor))) for tensor in tensors]
         return out
 
     def _from_cache(self, answer: _Answer) -> Any:
         tensors = (
-            self._safe(self._cached[answer.start + number].movedim(0, self._family.row_axis))
+            self._safe(self._as_in_block(self._cached[answer.start + number]))
             for number in range(answer.tensors)
         )
         if answer.form is None:
             return next(tensors)
         return tuple(next(tensors) if is_tensor else None for is_tensor in answer.form)
+
+    def _with_rows(self, tensor: Tensor) -> Tensor:
+        """What a module of the current block has, with the rows first."""
+        return self._unfolded(tensor.movedim(self._family.row_axis, 0), self._position)
+
+    def _as_in_block(self, tensor: Tensor) -> Tensor:
+        return self._folded(tensor, self._position).movedim(0, self._family.row_axis)
 
     def _safe(self, tensor: Tensor) -> Tensor:
         return tensor.clone() if self._family.writes_into_branches else tensor

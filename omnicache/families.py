@@ -10,6 +10,7 @@ from torch import nn
 
 Joined = Literal["no", "text-image", "image-text"]
 BranchKind = Literal["attention", "cross_attention", "mlp"]
+Folded = Literal["no", "frames", "tokens"]
 BRANCH_KINDS: tuple[BranchKind, ...] = get_args(BranchKind)
 
 
@@ -40,6 +41,8 @@ class BlockList:
     first positional one, and with a text the block returns (image, text).
     is_bare: the callback gives back the stream itself, not a dictionary.
     left_out: attribute with the numbers of the blocks that the forward leaves out.
+    folded: what of a video these blocks see as rows of their own: its frames, so that the stream is (rows *
+    frames, tokens, width), or its tokens, (rows * tokens, frames, width).
     branches: what each of these blocks adds to the streams.
     """
 
@@ -50,6 +53,7 @@ class BlockList:
     text: str = ""
     is_bare: bool = False
     left_out: str = ""
+    folded: Folded = "no"
     branches: tuple[Branch, ...] = ()
 
     @property
@@ -77,7 +81,8 @@ class Family:
 
     row_axis: axis of the hidden state that holds the rows. writes_between: the forward adds in place into
     what a block returned, before the next one. writes_into_branches: a block may apply its gates in place.
-    hides_options: the forward does not hand transformer_options on to its blocks.
+    hides_options: the forward does not hand transformer_options on to its blocks. alternates: the forward
+    takes one block of each list in turn, not one list after the other.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Family:
     writes_between: bool = False
     writes_into_branches: bool = False
     hides_options: bool = False
+    alternates: bool = False
 
 
 def _branches(attention: str, cross_attention: str = "", mlp: str = "") -> tuple[Branch, ...]:
@@ -241,6 +247,46 @@ FAMILIES = (
         "HunYuanDiTPlain",
         (BlockList("blocks", "block", is_bare=True, branches=_branches("attn1", "attn2", "mlp moe")),),
     ),
+    Family(
+        "dit",
+        "DiTAdapter",
+        (BlockList("transformer.transformer_blocks", None, branches=_branches("attn1", mlp="ff")),),
+        hides_options=True,
+    ),
+    Family(
+        "cogvideox",
+        "CogVideoXAdapter",
+        (
+            BlockList(
+                "transformer.transformer_blocks",
+                None,
+                image="hidden_states",
+                text="encoder_hidden_states",
+                branches=_branches("attn1", mlp="ff"),
+            ),
+        ),
+        hides_options=True,
+    ),
+    Family(
+        "latte",
+        "LatteAdapter",
+        (
+            BlockList(
+                "transformer.transformer_blocks",
+                None,
+                folded="frames",
+                branches=_branches("attn1", "attn2", "ff"),
+            ),
+            BlockList(
+                "transformer.temporal_transformer_blocks",
+                None,
+                folded="tokens",
+                branches=_branches("attn1", mlp="ff"),
+            ),
+        ),
+        hides_options=True,
+        alternates=True,
+    ),
 )
 
 # What the host samples with too, but without a chain of blocks that all change one hidden state.
@@ -282,12 +328,13 @@ def family_of(diffusion_model: nn.Module) -> Family:
 
 def places_of(diffusion_model: nn.Module, family: Family) -> tuple[BlockPlace, ...]:
     """Every block of the model in the order in which the forward reaches them."""
-    return tuple(
+    places = [
         BlockPlace((blocks.kind or blocks.attribute, index), blocks)
         for blocks in family.lists
         for index, _ in enumerate(modules_of(diffusion_model, blocks.attribute))
         if not (blocks.left_out and index in attrgetter(blocks.left_out)(diffusion_model))
-    )
+    ]
+    return tuple(sorted(places, key=lambda place: place.key[1]) if family.alternates else places)
 
 
 def modules_of(diffusion_model: nn.Module, attribute: str) -> Iterator[tuple[str, nn.Module]]:

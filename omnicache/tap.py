@@ -45,7 +45,11 @@ class Blocks:
 
 
 class BlockTap(ABC):
-    """The block callbacks of one sampling run. Not shared between runs, and not between threads."""
+    """The block callbacks of one sampling run. Not shared between runs, and not between threads.
+
+    rows: of the call in progress; whoever makes the calls sets it. It counts only where a family folds frames
+    or tokens into the rows.
+    """
 
     # Whether what others add to the stream between the blocks, such as ControlNets, is in what is captured.
     holds_additions: ClassVar[bool]
@@ -54,6 +58,7 @@ class BlockTap(ABC):
         self._family = blocks.family
         self._places = blocks.places
         self._on_size: Callable[[int], None] | None = blocks.on_size
+        self.rows = 1
         self.callbacks: dict[tuple[str, int], Callable] = {}
         for position, place in enumerate(blocks.places):
             callback = self._block_callback(position, blocks.chained.get(place.key))
@@ -96,6 +101,22 @@ class BlockTap(ABC):
     @abstractmethod
     def _side_callback(self, side: SideList) -> Callable[[Tensor, Callable[[], Any]], Any]:
         """What the bridge calls in place of each module of a side list."""
+
+    def _unfolded(self, stream: Tensor, position: int) -> Tensor:
+        """The stream of the block at a position with rows of its own: (rows, frames, tokens, width) where
+        frames or tokens are folded into them."""
+        folded = self._places[position].blocks.folded
+        if folded == "no":
+            return stream
+        stream = stream.unflatten(0, (self.rows, -1))
+        return stream if folded == "frames" else stream.transpose(1, 2)
+
+    def _folded(self, stream: Tensor, position: int) -> Tensor:
+        """The stream as the block at a position has it."""
+        folded = self._places[position].blocks.folded
+        if folded == "no":
+            return stream
+        return (stream if folded == "frames" else stream.transpose(1, 2)).flatten(0, 1)
 
     def _tell_size(self, bytes_of_row: int) -> None:
         if self._on_size is not None:
@@ -157,14 +178,14 @@ class StackTap(BlockTap):
 
         def at_block(args: dict[str, Any], extra: dict[str, Any]) -> Any:
             if self._replayed is not None:
-                out = self._skip(args, name, blocks.joined, is_first, is_last)
+                out = self._skip(args, name, blocks.joined, position)
                 return out[name] if blocks.is_bare else out
             if self._capturing and is_first:
                 # Some families write into this tensor in their first block (Flux), so keep a copy.
-                self._entry = args[name].clone()
+                self._entry = self._unfolded(args[name], position).clone()
             out = chained(args, extra) if chained is not None else extra["original_block"](args)
             if self._capturing and is_last and self._entry is not None:
-                stream = out if blocks.is_bare else out[name]
+                stream = self._unfolded(out if blocks.is_bare else out[name], position)
                 image = _image_tokens(stream, self._entry.shape[1], blocks.joined)
                 if self._is_late:
                     self._exit = image
@@ -174,17 +195,16 @@ class StackTap(BlockTap):
 
         return at_block
 
-    def _skip(
-        self, args: dict[str, Any], name: str, joined: str, is_first: bool, is_last: bool
-    ) -> dict[str, Any]:
-        if is_first:
-            self._entry = args[name]
+    def _skip(self, args: dict[str, Any], name: str, joined: str, position: int) -> dict[str, Any]:
+        is_last = position == len(self._places) - 1
+        if position == 0:
+            self._entry = self._unfolded(args[name], position)
             if self._keep_entry and not is_last:
                 return {**args, name: args[name].clone()}
         if not is_last:
             return args
         self._is_past_blocks = True
-        image = self._entry + self._replayed
+        image = self._folded(self._entry + self._replayed, position)
         return {**args, name: _with_image_tokens(args[name], image, joined)}
 
     def _side_callback(self, side: SideList) -> Callable[[Tensor, Callable[[], Any]], Any]:

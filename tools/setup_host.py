@@ -59,6 +59,7 @@ TEST_MODULES = {
     "pytest_timeout": "pytest-timeout",
     "xdist": "pytest-xdist",
     "hypothesis": "hypothesis",
+    "diffusers": "diffusers",
     "ruff": "ruff",
 }
 

@@ -12,6 +12,9 @@ import comfy.sample
 import comfy.supported_models as supported
 import torch
 
+from comfyui_omnicache.architectures.loading import DiffusersModel, ModelConfig
+from comfyui_omnicache.architectures.table import architecture_of
+
 CPU = torch.device("cpu")
 WIDTH = 64  # of the text tokens
 
@@ -22,7 +25,7 @@ class Tiny:
     latent. blocks: where the blocks and the modules beside them are. conds: what else the conditioning needs,
     made with a generator. text: shape of the text tokens, (1, tokens, width)."""
 
-    config: type
+    config: Callable[[dict[str, Any]], Any]
     unet: dict[str, Any]
     make: Callable[[Any], torch.nn.Module]
     shape: tuple[int, ...]
@@ -85,6 +88,14 @@ def _cosmos(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _cogvideox(**changes: Any) -> dict[str, Any]:
+    return {
+        "_class_name": "CogVideoXTransformer3DModel", "num_attention_heads": 2, "attention_head_dim": 16,
+        "in_channels": 16, "out_channels": 16, "time_embed_dim": 32, "text_embed_dim": WIDTH, "num_layers": 3,
+        "sample_width": 8, "sample_height": 8, "sample_frames": 9, "max_text_seq_length": 4, **changes,
+    }  # fmt: skip
+
+
 def _audio(generator: torch.Generator) -> dict[str, Any]:
     return {"audio_embed": torch.randn(1, 25, 1024, 12, generator=generator)}
 
@@ -95,6 +106,18 @@ def _stable_audio(config: Any) -> torch.nn.Module:
         for name, tensor in base.comfy.ldm.audio.embedders.NumberConditioner(768).state_dict().items()
     }
     return base.StableAudio1(config, seconds, seconds, device=CPU)
+
+
+def _of_library(unet: dict[str, Any]) -> ModelConfig:
+    """unet: a config.json of the diffusers library."""
+    return ModelConfig(unet, architecture_of(unet["_class_name"], "").noise(unet), 1.0)
+
+
+def _with_memory(config: ModelConfig) -> DiffusersModel:
+    """Where the loader would put in the weights."""
+    model = DiffusersModel(config)
+    model.diffusion_model.to_empty(device=CPU).to(model.get_dtype())
+    return model
 
 
 _STREAMS = ("double_blocks", "single_blocks")
@@ -269,6 +292,36 @@ MODELS = {
     "stable-audio": Tiny(
         supported.StableAudio, {"audio_model": "dit1.0", "embed_dim": 128, "depth": 3, "num_heads": 2},
         _stable_audio, (64, 16), ("transformer.layers",), text=(1, 4, 768),
+    ),
+    "dit": Tiny(
+        _of_library,
+        {"_class_name": "DiTTransformer2DModel", "num_attention_heads": 2, "attention_head_dim": 32,
+         "in_channels": 4, "out_channels": 8, "num_layers": 3, "sample_size": 8, "num_embeds_ada_norm": 10},
+        _with_memory, (4, 8, 8),
+        # The embedding of the first block is called behind the last one too.
+        ("transformer.transformer_blocks.0.attn1", "transformer.transformer_blocks.0.ff",
+         "transformer.transformer_blocks.1", "transformer.transformer_blocks.2"),
+        conds=lambda g: {"class_label": int(torch.randint(10, (1,), generator=g))},
+    ),
+    "latte": Tiny(
+        _of_library,
+        {"_class_name": "LatteTransformer3DModel", "num_attention_heads": 2, "attention_head_dim": 16,
+         "in_channels": 4, "out_channels": 8, "num_layers": 2, "cross_attention_dim": 32,
+         "attention_bias": True, "sample_size": 8, "patch_size": 2, "activation_fn": "gelu-approximate",
+         "num_embeds_ada_norm": 1000, "norm_type": "ada_norm_single", "norm_elementwise_affine": False,
+         "norm_eps": 1e-6, "caption_channels": WIDTH, "video_length": 3},
+        _with_memory, (4, 3, 8, 8),
+        ("transformer.transformer_blocks", "transformer.temporal_transformer_blocks"),
+    ),
+    "cogvideox": Tiny(
+        _of_library, _cogvideox(), _with_memory, (16, 3, 8, 8), ("transformer.transformer_blocks",),
+    ),
+    "cogvideox-i2v-1.5": Tiny(
+        _of_library,
+        _cogvideox(use_rotary_positional_embeddings=True, in_channels=32, patch_size_t=2, ofs_embed_dim=32,
+                   patch_bias=False),
+        _with_memory, (16, 4, 8, 8), ("transformer.transformer_blocks",),
+        conds=lambda g: {"concat_latent_image": torch.randn(1, 16, 1, 8, 8, generator=g)},
     ),
     "hunyuan3d": Tiny(
         supported.Hunyuan3Dv2,
