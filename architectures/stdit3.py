@@ -8,7 +8,6 @@ that are given rather than generated (x_mask), training, and running on several 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,30 +50,37 @@ class STDiT3Config:
             known["patch_size"] = tuple(known["patch_size"])
         return cls(**known)
 
+    # As the configurations of the diffusers library name them.
+    @property
+    def num_attention_heads(self) -> int:
+        return self.num_heads
+
+    @property
+    def attention_head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
 
 class STDiT3(nn.Module):
-    """config: a STDiT3Config. operations: where the layers' classes are taken from, such as the host's."""
+    """Predicts data - noise, and behind it a variance that nobody uses."""
 
-    def __init__(
-        self,
-        config: STDiT3Config = STDiT3Config(),  # noqa: B008  frozen
-        operations: ModuleType | type = nn,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: STDiT3Config | None = None) -> None:
         super().__init__()
-        self.config, self.dtype = config, dtype or torch.get_default_dtype()
-        make = _Maker(operations, {"dtype": dtype, "device": device})
+        self.config = config = config or STDiT3Config()
         width = config.hidden_size
-        self.x_embedder = _PatchEmbedder(make, config)
-        self.t_embedder = _ScalarEmbedder(make, width)
-        self.fps_embedder = _ScalarEmbedder(make, width)
-        self.t_block = nn.Sequential(nn.SiLU(), make.linear(width, 6 * width))
-        self.y_embedder = _TextEmbedder(make, config)
-        self.rope = _Rotary(make, width // config.num_heads)
-        self.spatial_blocks = nn.ModuleList(STDiT3Block(make, config, False) for _ in range(config.depth))
-        self.temporal_blocks = nn.ModuleList(STDiT3Block(make, config, True) for _ in range(config.depth))
-        self.final_layer = _FinalLayer(make, config)
+        self.x_embedder = _PatchEmbedder(config)
+        self.t_embedder = _ScalarEmbedder(width)
+        self.fps_embedder = _ScalarEmbedder(width)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.y_embedder = _TextEmbedder(config)
+        self.rope = _Rotary(config.attention_head_dim)
+        self.spatial_blocks = nn.ModuleList(STDiT3Block(config, False) for _ in range(config.depth))
+        self.temporal_blocks = nn.ModuleList(STDiT3Block(config, True) for _ in range(config.depth))
+        self.final_layer = _FinalLayer(config)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "STDiT3":
+        """config: config.json. Weights are whatever memory holds until a checkpoint is loaded."""
+        return cls(STDiT3Config.of(config))
 
     def forward(
         self,
@@ -85,32 +91,12 @@ class STDiT3(nn.Module):
         frame_rate: float | None = None,
         height: float | None = None,
         width: float | None = None,
-        transformer_options: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """The flow velocity noise - data as the host takes it, (B, C, T, H, W); see predict."""
-        found = self.predict(
-            x, timestep, context, attention_mask, frame_rate, height, width, transformer_options or {}
-        )
-        return -found[:, : self.config.in_channels]
-
-    def predict(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        attention_mask: Tensor | None = None,
-        frame_rate: float | None = None,
-        height: float | None = None,
-        width: float | None = None,
         transformer_options: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """What the published model predicts: data - noise, and behind it the variance that nobody uses,
-        (B, 2C, T, H, W).
-
-        x: (B, C, T, H, W). timestep: (B,), 1000 for noise to 0. context: (B, L, caption_channels), text; a
+        """x: (B, C, T, H, W). timestep: (B,), 1000 for noise to 0. context: (B, L, caption_channels), text; a
         row of nothing but zeros stands for no text. attention_mask: (B, L), not 0 where a token counts.
-        frame_rate: frames in a second. height, width: of the video in pixels.
+        frame_rate: frames in a second. height, width: of the video in pixels. transformer_options: handed on
+        to the blocks. Returns (B, 2C, T, H, W).
         """
         latent_size = x.shape[2:]
         mask = None if attention_mask is None else (attention_mask != 0)[:, None, None]  # (B, 1, 1, L)
@@ -150,15 +136,15 @@ class STDiT3(nn.Module):
 class STDiT3Block(nn.Module):
     """Attention within each frame, or along time at each place; then to the text, and an MLP."""
 
-    def __init__(self, make: "_Maker", config: STDiT3Config, is_temporal: bool) -> None:
+    def __init__(self, config: STDiT3Config, is_temporal: bool) -> None:
         super().__init__()
         width = config.hidden_size
         self.is_temporal = is_temporal
-        self.norm1, self.norm2 = make.norm(width), make.norm(width)
-        self.attn = _Attention(make, config)
-        self.cross_attn = _CrossAttention(make, config)
-        self.mlp = _MLP(make, width, int(width * config.mlp_ratio), width)
-        self.scale_shift_table = make.parameter(6, width)
+        self.norm1, self.norm2 = _norm(width), _norm(width)
+        self.attn = _Attention(config)
+        self.cross_attn = _CrossAttention(config)
+        self.mlp = _MLP(width, int(width * config.mlp_ratio), width)
+        self.scale_shift_table = nn.Parameter(torch.empty(6, width))
 
     def forward(
         self,
@@ -184,12 +170,13 @@ class STDiT3Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, make: "_Maker", config: STDiT3Config) -> None:
+    def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
         width, self.heads = config.hidden_size, config.num_heads
-        self.qkv, self.proj = make.linear(width, 3 * width), make.linear(width, width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.q_norm, self.k_norm = (
-            make.rms_norm(width // self.heads) if config.qk_norm else nn.Identity() for _ in range(2)
+            nn.RMSNorm(config.attention_head_dim, eps=1e-6) if config.qk_norm else nn.Identity()
+            for _ in range(2)
         )
 
     def forward(self, tokens: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -202,11 +189,11 @@ class _Attention(nn.Module):
 
 
 class _CrossAttention(nn.Module):
-    def __init__(self, make: "_Maker", config: STDiT3Config) -> None:
+    def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
         width, self.heads = config.hidden_size, config.num_heads
-        self.q_linear, self.kv_linear = make.linear(width, width), make.linear(width, 2 * width)
-        self.proj = make.linear(width, width)
+        self.q_linear, self.kv_linear = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
         q = rearrange(self.q_linear(tokens), "b l (h d) -> b h l d", h=self.heads)
@@ -216,19 +203,19 @@ class _CrossAttention(nn.Module):
 
 
 class _MLP(nn.Module):
-    def __init__(self, make: "_Maker", wide_in: int, wide: int, wide_out: int) -> None:
+    def __init__(self, wide_in: int, wide: int, wide_out: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = make.linear(wide_in, wide), make.linear(wide, wide_out)
+        self.fc1, self.fc2 = nn.Linear(wide_in, wide), nn.Linear(wide, wide_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(gelu(self.fc1(x), approximate="tanh"))
 
 
 class _PatchEmbedder(nn.Module):
-    def __init__(self, make: "_Maker", config: STDiT3Config) -> None:
+    def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
         self.patch = config.patch_size
-        self.proj = make.conv3d(config.in_channels, config.hidden_size, self.patch)
+        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, self.patch, stride=self.patch)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, D, t, h, w); what does not fill a patch is filled with zeros."""
@@ -239,9 +226,9 @@ class _PatchEmbedder(nn.Module):
 class _ScalarEmbedder(nn.Module):
     """A number for each row, as sinusoids through a small MLP."""
 
-    def __init__(self, make: "_Maker", width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(make.linear(FREQUENCIES, width), nn.SiLU(), make.linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, number: Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) -> (B, D)."""
@@ -254,10 +241,10 @@ class _ScalarEmbedder(nn.Module):
 class _TextEmbedder(nn.Module):
     """y_embedding: what the model was trained to take for no text, a vector for each token."""
 
-    def __init__(self, make: "_Maker", config: STDiT3Config) -> None:
+    def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
-        self.y_proj = _MLP(make, config.caption_channels, config.hidden_size, config.hidden_size)
-        self.register_buffer("y_embedding", make.empty(config.model_max_length, config.caption_channels))
+        self.y_proj = _MLP(config.caption_channels, config.hidden_size, config.hidden_size)
+        self.register_buffer("y_embedding", torch.empty(config.model_max_length, config.caption_channels))
 
     def forward(self, text: Tensor) -> Tensor:
         """(B, L, caption_channels) -> (B, L, D)."""
@@ -273,9 +260,9 @@ class _TextEmbedder(nn.Module):
 class _Rotary(nn.Module):
     """Positions in time: angles by which neighbouring pairs of a head's channels are turned."""
 
-    def __init__(self, make: "_Maker", head: int) -> None:
+    def __init__(self, head: int) -> None:
         super().__init__()
-        self.freqs = make.parameter(head // 2)
+        self.freqs = nn.Parameter(torch.empty(head // 2))
 
     def forward(self, frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines, (T, head) each, in float32."""
@@ -285,42 +272,20 @@ class _Rotary(nn.Module):
 
 
 class _FinalLayer(nn.Module):
-    def __init__(self, make: "_Maker", config: STDiT3Config) -> None:
+    def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
         width, channels = config.hidden_size, config.in_channels * (2 if config.pred_sigma else 1)
-        self.norm_final = make.norm(width)
-        self.linear = make.linear(width, math.prod(config.patch_size) * channels)
-        self.scale_shift_table = make.parameter(2, width)
+        self.norm_final = _norm(width)
+        self.linear = nn.Linear(width, math.prod(config.patch_size) * channels)
+        self.scale_shift_table = nn.Parameter(torch.empty(2, width))
 
     def forward(self, hidden: Tensor, time: Tensor) -> Tensor:
         shift, scale = self.scale_shift_table.to(hidden)[:, None, None] + time[:, None]
         return self.linear(_modulated(self.norm_final(hidden), shift, scale))
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """Makes layers of the classes, type and device that were asked for."""
-
-    operations: ModuleType | type
-    place: Mapping[str, Any]
-
-    def linear(self, wide_in: int, wide_out: int) -> nn.Module:
-        return self.operations.Linear(wide_in, wide_out, **self.place)
-
-    def conv3d(self, channels: int, width: int, patch: tuple[int, int, int]) -> nn.Module:
-        return self.operations.Conv3d(channels, width, kernel_size=patch, stride=patch, **self.place)
-
-    def norm(self, width: int) -> nn.Module:
-        return self.operations.LayerNorm(width, eps=1e-6, elementwise_affine=False, **self.place)
-
-    def rms_norm(self, width: int) -> nn.Module:
-        return self.operations.RMSNorm(width, eps=1e-6, **self.place)
-
-    def empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, **self.place)
-
-    def parameter(self, *shape: int) -> nn.Parameter:
-        return nn.Parameter(self.empty(*shape))
+def _norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
