@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 FREQUENCIES = 256  # of the sinusoids that time and frame rate are turned into
-FRAME_RATE, FRAME_RATE_OF_IMAGES = 24.0, 120.0  # what the model was trained to take for each
+FRAME_RATE, FRAME_RATE_OF_IMAGES = 24.0, 120.0  # what the original tells the model, if nothing else
 PIXELS = 8  # of the video to one of the latent, along height and width
 
 
@@ -93,10 +93,9 @@ class STDiT3(nn.Module):
         width: float | None = None,
         transformer_options: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """x: (B, C, T, H, W). timestep: (B,), 1000 for noise to 0. context: (B, L, caption_channels), text; a
-        row of nothing but zeros stands for no text. attention_mask: (B, L), not 0 where a token counts.
-        frame_rate: frames in a second. height, width: of the video in pixels. transformer_options: handed on
-        to the blocks. Returns (B, 2C, T, H, W).
+        """x: (B, C, T, H, W). timestep: (B,), 1000 for noise to 0. context: (B, L, caption_channels), text.
+        attention_mask: (B, L), not 0 where a token counts. frame_rate: frames in a second. height, width: of
+        the video in pixels. transformer_options: handed on to the blocks. Returns (B, 2C, T, H, W).
         """
         latent_size = x.shape[2:]
         mask = None if attention_mask is None else (attention_mask != 0)[:, None, None]  # (B, 1, 1, L)
@@ -239,7 +238,7 @@ class _ScalarEmbedder(nn.Module):
 
 
 class _TextEmbedder(nn.Module):
-    """y_embedding: what the model was trained to take for no text, a vector for each token."""
+    """y_embedding: what the model was trained to take for the tokens of no text."""
 
     def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
@@ -248,13 +247,7 @@ class _TextEmbedder(nn.Module):
 
     def forward(self, text: Tensor) -> Tensor:
         """(B, L, caption_channels) -> (B, L, D)."""
-        most = len(self.y_embedding)
-        if text.shape[1] > most:
-            raise ValueError(
-                f"prompt: {text.shape[1]} tokens, and Open-Sora takes up to {most}. Shorten the prompt."
-            )
-        is_empty = (text == 0).flatten(1).all(dim=1)[:, None, None]
-        return self.y_proj(torch.where(is_empty, self.y_embedding[: text.shape[1]].to(text), text))
+        return self.y_proj(text)
 
 
 class _Rotary(nn.Module):
