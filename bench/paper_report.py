@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import paper_figures
+import paper_flops
 from paper import FAST, FEW_STEP_REUSED, GROUPS, MODELS, SLOW, TRAJECTORIES, budgets
 from paper_claims import CLAIMS, verdict
 from paper_findings import Results, minus, percent, signed
@@ -327,8 +328,10 @@ def document(results: Results) -> tuple[str, list[dict]]:
         *slow_and_fast(results),
         "",
         "Paper mode is the plan of least curvature with correction and filter.",
+        "",
+        *paper_flops.section(paper_flops.read()),
     ]  # fmt: skip
-    return "\n".join(lines) + "\n", data
+    return "\n".join(lines).rstrip() + "\n", data
 
 
 def write(rows: dict[str, dict], folder: Path) -> None:

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import paper
 import paper_findings
+import paper_flops
 import paper_report
 from measured import linear_profile
 from paper_claims import Claim, verdict
@@ -175,3 +177,35 @@ def test_a_reading_is_left_out_when_the_verdict_is_another(monkeypatch):
     claims = [Claim("a", "b", "c", "d", holds, (said, "why")) for said in ("confirmed", "depends")]
     monkeypatch.setattr(paper_report, "CLAIMS", claims)
     assert [claim["reading"] for claim in paper_report.evaluated(Measured())] == ["why", ""]
+
+
+def test_what_a_reuse_evaluation_still_computes_is_counted():
+    """An embedder and a last layer of 3 x 4 and 4 x 3 around two blocks of 4 x 4, for 5 tokens."""
+
+    class Tiny(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedder, self.last = torch.nn.Linear(3, 4), torch.nn.Linear(4, 3)
+            self.some_blocks = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+
+        def forward(self, x):
+            x = self.embedder(x)
+            for block in self.some_blocks:
+                x = block(x)
+            return self.last(x)
+
+    call = lambda model: model(torch.empty(5, 3))  # noqa: E731
+    row = paper_flops.counted(paper_flops.Model("", "", "", 10, 2, (5,), (None, None), Tiny, call))
+    outside, blocks = 2 * 5 * 2 * 3 * 4 / 1e12, 2 * 5 * 2 * 4 * 4 / 1e12
+    assert (row["full"], row["reuse"]) == pytest.approx((outside + blocks, outside))
+    assert row["counted"] == pytest.approx(20 * (outside + blocks))
+    assert row["settings"][0]["counted"] == pytest.approx(20 * outside + 10 * blocks)
+    assert row["settings"][0]["of_steps"] == 2.0
+
+
+def test_counted_operations_of_the_papers_models_are_the_papers():
+    by_name = {row["name"]: row for row in paper_flops.read()}
+    for name, within in {"DiT-XL/2": 2e-4, "Latte": 2e-4, "Open-Sora 1.2": 0.02}.items():
+        assert by_name[name]["counted"] == pytest.approx(by_name[name]["printed"], rel=within)
+        for setting in by_name[name]["settings"]:
+            assert setting["ratio"] == pytest.approx(setting["of_steps"], rel=1e-3)
