@@ -232,8 +232,9 @@ function readReplan(value, count) {
 
 function isTable(value, count) {
   const { distances, gaps, values } = Object(value);
-  const reaches = [1, LONGEST_RUN].includes(distances) && [1, LONGEST_RUN + 1].includes(gaps);
-  const fits = reaches && Array.isArray(values) && values.length === count * distances * gaps;
+  const isUpTo = (most, size) => Number.isInteger(size) && size >= 1 && size <= most;
+  const isKnown = isUpTo(LONGEST_RUN, distances) && isUpTo(LONGEST_RUN + 1, gaps);
+  const fits = isKnown && Array.isArray(values) && values.length === count * distances * gaps;
   return fits && values.every(Number.isFinite);
 }
 

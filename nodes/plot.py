@@ -89,17 +89,19 @@ def _replan(profile: Profile, schedule: Schedule) -> dict | None:
 
 def table(cost: StepCost, steps: int, longest: int) -> dict:
     """Costs in a form that JSON can hold: values in the order of step, distance to the cached step (1 to
-    longest), gap from there to the source step (1 to longest + 1); only 1 of either where it makes no
-    difference. 0 where no plan gets to."""
+    longest), gap from there to the source step (1 to longest + 1); those that make no difference to the
+    one before are left out. 0 where no plan gets to."""
     values = np.full((steps, longest, longest + 1), math.nan)
     for step, distance, gap in itertools.product(range(steps), range(1, longest + 1), range(1, longest + 2)):
         cached = step - distance
         if cached >= max(gap, 1):
             values[step, distance - 1, gap - 1] = cost(step, cached, cached - gap)
     for dimension in (2, 1):
-        first = values.take([0], axis=dimension)
-        if (np.isnan(values) | (values == first)).all():
-            values = first
+        while values.shape[dimension] > 1:
+            *_, before, last = np.moveaxis(values, dimension, 0)
+            if not (np.isnan(last) | (last == before)).all():
+                break
+            values = np.delete(values, -1, axis=dimension)
     return {
         "distances": values.shape[1],
         "gaps": values.shape[2],
