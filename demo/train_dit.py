@@ -24,7 +24,8 @@ import data
 FOLDER = base.ROOT / "demo" / "models" / "diffusers" / "omnicache_demo_image_dit"
 OBJECTS = tuple(data.OBJECTS)
 NO_CLASS = len(OBJECTS)  # the label that guidance leads away from
-BATCH, STEPS, RATE = 48, 4500, 1.5e-3
+BATCH, STEPS, RATE = 48, 2800, 1.5e-3
+EMA_DECAY = 0.997
 GRID_STEPS, CFG = 20, 2.5  # of the pictures to look at
 
 
@@ -111,7 +112,7 @@ def train(steps: int, rate: float, seed: int, seconds: float, out: Path) -> None
         labels = torch.tensor([OBJECTS.index(name) for name, _ in words])
         with base.bfloat16_where_fast(device.type):
             loss = loss_of(net, base.latents_of(codec, "image", pictures), labels, seed, step)
-        progress.update(loss, rate * base.rate_at(step, steps), min(base.EMA_DECAY, (step + 1) / (step + 10)))
+        progress.update(loss, rate * base.rate_at(step, steps), min(EMA_DECAY, (step + 1) / (step + 10)))
         mean = log.add(step + 1, loss.item())
         if mean is not None:
             bar.set_postfix(loss=f"{mean:.4f}")

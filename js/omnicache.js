@@ -2,6 +2,8 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { holderOf, isConnected, nodeOf, nodesOf } from "./inputs.js";
+import { KEPT, pack, unpack, withProperty } from "./kept.js";
 import { PlotView } from "./plot_view.js";
 
 const WIDGET = "omnicache_plot"; // also the name under which the nodes send the data
@@ -19,20 +21,22 @@ const HINTS = {
 /** @type {WeakMap<object, PlotView>} by node */
 const plots = new WeakMap();
 
-/** @type {WeakMap<object, Map<string, object>>} the last steps that each node was told, by workflow */
-const lastRuns = new WeakMap();
+/**
+ * What this page was told of each workflow, by the keys of its nodes: the last sampling run, and whether
+ * there was a plot.
+ * @type {WeakMap<object, { runs: Map<string, object>, measured: Set<string> }>}
+ */
+const news = new WeakMap();
 
-/** @type {object | undefined} the workflow that was queued last */
-let queued;
-
-/** @type {Map<object, object>} what nodes have put out since a prompt was last queued, by node */
-const recent = new Map();
+/** @type {{ prompt?: string, workflow?: object }} what the server is at, and whose it is, if that is known */
+let running = {};
 
 function addPlot(node) {
-  const overrides = node.widgets?.find(({ name }) => name === OVERRIDES);
+  const holder = (name) => holderOf(node, name, root());
   const plot = new PlotView(HINTS[node.comfyClass], {
-    overrides: () => (overrides && !isConnected(node, OVERRIDES) ? String(overrides.value ?? "") : null),
-    setOverrides: (text) => setWidget(node, overrides, text),
+    input: (name) =>
+      name === "saved_profile" && isConnected(node, "profile") ? undefined : holder(name)?.widget.value,
+    setOverrides: (text) => setWidget(holder(OVERRIDES), text),
     look: () => node.properties[LOOK],
     setLook: (look) => changed(() => node.setProperty(LOOK, look)),
   });
@@ -48,11 +52,12 @@ function addPlot(node) {
   widget.serialize = false; // not in the workflow
   passToCanvas(plot.element);
 
-  if (overrides) {
-    const callback = overrides.callback;
-    overrides.callback = function () {
+  for (const input of node.widgets) {
+    if (input === widget) continue;
+    const { callback } = input;
+    input.callback = function () {
       const result = callback?.apply(this, arguments);
-      plot.refresh();
+      plot.followInputs();
       return result;
     };
   }
@@ -60,21 +65,15 @@ function addPlot(node) {
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, FIRST_WIDTH), height]);
 
-  const onExecuted = node.onExecuted;
-  node.onExecuted = function (output) {
-    onExecuted?.apply(this, arguments);
-    if (output) recent.set(this, output);
-    showOutput(this, output);
+  const { onConfigure } = node;
+  node.onConfigure = function () {
+    onConfigure?.apply(this, arguments);
+    plot.show(unpack(this.properties[KEPT]));
   };
 }
 
-/** Whether an input's value comes through a link, and the widget's counts for nothing. */
-function isConnected(node, name) {
-  return node.inputs?.some((input) => input.widget?.name === name && input.link != null);
-}
-
 /** As if the user had typed it. */
-function setWidget(node, widget, value) {
+function setWidget({ node, widget }, value) {
   changed(() => {
     widget.value = value;
     widget.callback?.(value, app.canvas, node);
@@ -89,33 +88,79 @@ function changed(change) {
   (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
 }
 
+function root() {
+  return app.rootGraph ?? app.graph;
+}
+
 function activeWorkflow() {
   return app.extensionManager?.workflow?.activeWorkflow;
 }
 
-/** The steps of a sampling run go to the plot of the node that planned it. */
-function showSteps({ detail }) {
-  const workflow = queued ?? activeWorkflow();
-  const key = String(detail?.node);
-  if (workflow) {
-    if (!lastRuns.has(workflow)) lastRuns.set(workflow, new Map());
-    lastRuns.get(workflow).set(key, detail);
-  }
-  if (workflow === activeWorkflow()) plots.get(nodeOf(key))?.showLive(detail);
-}
-
-function endSteps() {
-  for (const runs of [queued, activeWorkflow()].map((workflow) => workflow && lastRuns.get(workflow))) {
-    for (const key of runs?.keys() ?? []) plots.get(nodeOf(key))?.endLive();
-  }
+function newsOf(workflow) {
+  if (!news.has(workflow)) news.set(workflow, { runs: new Map(), measured: new Set() });
+  return news.get(workflow);
 }
 
 /** A node that was cached may say null, which is no news; an empty list says that there is no plot. */
-function showOutput(node, output) {
-  const plot = plots.get(node);
-  if (!plot || !output || !(WIDGET in output)) return;
-  replaceStale(node, plot.element);
-  plot.show(output[WIDGET]?.[0]);
+function receive({ detail }) {
+  const { output, prompt_id: prompt } = Object(detail);
+  if (!output || !(WIDGET in output)) return;
+  const key = String(detail.display_node || detail.node);
+  running = { prompt, workflow: workflowOf(output, detail.node) };
+  const { workflow } = running;
+  if (!workflow) return;
+  newsOf(workflow).measured.add(key);
+  // Front-ends do not note what comes before the server's answer to the prompt, as it does from fast nodes.
+  const { changeTracker } = workflow;
+  changeTracker.nodeOutputs ??= {};
+  changeTracker.nodeOutputs[detail.node] = output;
+  keep(workflow, key, output[WIDGET]?.[0]);
+}
+
+/**
+ * The workflow that an output belongs to: the one that the client has noted it under, else the one in front,
+ * whose prompt the server has not answered yet.
+ */
+function workflowOf(output, id) {
+  const open = app.extensionManager?.workflow?.openWorkflows ?? [];
+  return open.find(({ changeTracker }) => changeTracker?.nodeOutputs?.[id] === output) ?? activeWorkflow();
+}
+
+/** Shows a plot, and keeps it with its node. That is no edit: undo neither stops at it nor takes it back. */
+function keep(workflow, key, payload) {
+  const text = pack(payload);
+  const node = workflow === activeWorkflow() && nodeOf(key, root());
+  if (node && plots.has(node)) {
+    node.properties[KEPT] = text;
+    replaceStale(node, plots.get(node).element);
+    plots.get(node).show(payload);
+  }
+  const tracker = workflow.changeTracker;
+  const before = tracker.activeState;
+  const kept = (state) => state && withProperty(state, key, KEPT, text);
+  tracker.activeState = kept(before);
+  for (const states of [tracker.undoQueue, tracker.redoQueue]) {
+    states.splice(0, Infinity, ...states.map(kept));
+  }
+  // Saves the workflow for the next load of the page; not where each change of it queues a prompt.
+  const isQueuing = app.extensionManager?.queueSettings?.mode === "change";
+  if (tracker.activeState !== before && !isQueuing) tracker.updateModified();
+}
+
+/** The steps of a sampling run go to the plot of the node that planned it. */
+function showSteps({ detail }) {
+  const workflow = running.workflow ?? activeWorkflow();
+  const key = String(detail?.node);
+  if (workflow) newsOf(workflow).runs.set(key, detail);
+  if (workflow === activeWorkflow()) plots.get(nodeOf(key, root()))?.showLive(detail);
+}
+
+function endSteps() {
+  for (const plot of shownPlots()) plot.endLive();
+}
+
+function shownPlots() {
+  return nodesOf(root()).flatMap((node) => plots.get(node) ?? []);
 }
 
 /**
@@ -125,29 +170,6 @@ function showOutput(node, output) {
 function replaceStale(node, element) {
   if (element.isConnected || node.graph !== app.canvas?.graph) return;
   document.querySelector(`[data-node-id="${node.id}"] .omnicache-plot`)?.replaceWith(element);
-}
-
-/** The node of an output's key: ids joined by colons, a subgraph's being its own or that of its node. */
-function nodeOf(key) {
-  const path = String(key).split(":");
-  const id = path.pop();
-  let graph = app.rootGraph ?? app.graph;
-  for (const part of path) graph = app.graph?.subgraphs?.get(part) ?? graph?.getNodeById(part)?.subgraph;
-  return graph?.getNodeById(id);
-}
-
-/**
- * Hands the client the outputs that came before the server's answer to their prompt, as those of fast nodes
- * do. Front-ends as of 1.32 forget them, and then have nothing to restore after undo or a change of tabs.
- */
-function keepEarlyOutputs() {
-  const tracker = activeWorkflow()?.changeTracker;
-  for (const [node, output] of recent) {
-    if (!tracker || node.graph !== app.graph) continue;
-    tracker.nodeOutputs ??= {};
-    tracker.nodeOutputs[node.id] = output;
-  }
-  recent.clear();
 }
 
 /**
@@ -192,28 +214,42 @@ app.registerExtension({
 
   setup() {
     addStyle();
-    api.addEventListener("promptQueued", () => {
-      queued = activeWorkflow();
-      keepEarlyOutputs();
+    api.addEventListener("execution_start", ({ detail }) => {
+      if (detail?.prompt_id !== running.prompt) running = { prompt: detail?.prompt_id };
     });
+    api.addEventListener("executed", receive);
     api.addEventListener("omnicache.step", showSteps);
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, endSteps);
     }
+    // Inputs may be set on the node of a subgraph, or by a link.
+    api.addEventListener("graphChanged", () => shownPlots().forEach((plot) => plot.followInputs()));
   },
 
   nodeCreated(node) {
     if (Object.hasOwn(HINTS, node.comfyClass)) addPlot(node);
   },
 
-  /** Restores the plots after the graph was rebuilt: another tab, undo, a run from the history. */
+  /** The graph was rebuilt: another file or tab, or undo. */
+  afterConfigureGraph() {
+    for (const node of nodesOf(root())) {
+      const plot = plots.get(node);
+      if (!plot) continue;
+      replaceStale(node, plot.element);
+      plot.followInputs();
+    }
+  },
+
+  /** And the outputs of its last run are back; those of a run out of the history are not yet in the graph. */
   onNodeOutputsUpdated(outputs) {
+    const workflow = activeWorkflow();
+    if (!workflow) return;
+    const { runs, measured } = newsOf(workflow);
     for (const [key, output] of Object.entries(outputs ?? {})) {
-      const node = output && WIDGET in output && nodeOf(key);
-      if (!node) continue;
-      showOutput(node, output);
-      const run = lastRuns.get(activeWorkflow() ?? outputs)?.get(key);
-      if (run) plots.get(node)?.showLive(run);
+      const plot = output && WIDGET in output && plots.get(nodeOf(key, root()));
+      if (!plot) continue;
+      if (!measured.has(key)) keep(workflow, key, output[WIDGET]?.[0]);
+      if (runs.has(key)) plot.showLive(runs.get(key));
     }
   },
 });

@@ -5,9 +5,9 @@
 
 const MIN_STEPS = 8;
 const AUTOMATIC = 0;
-const FIRST_FULL = 2;
+export const FIRST_FULL = 2;
 export const LONGEST_RUN = 4; // that withLongestRun may choose
-const UNMEASURED = 1e6; // in place of an error that calibration could not measure
+export const UNMEASURED = 1e6; // in place of an error that calibration could not measure
 
 /**
  * @typedef {object} Constraints
@@ -28,7 +28,7 @@ const UNMEASURED = 1e6; // in place of an error that calibration could not measu
  */
 export function costOf({ distances, gaps, values }) {
   return (step, cached, source) => {
-    const [distance, gap] = [step - cached, Math.min(cached - source, gaps)];
+    const [distance, gap] = [Math.min(step - cached, distances), Math.min(cached - source, gaps)];
     return values[(step * distances + distance - 1) * gaps + gap - 1];
   };
 }

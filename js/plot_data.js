@@ -3,10 +3,12 @@
  * workflows do, so nothing in it is taken on trust.
  */
 
-import { LONGEST_RUN, costOf, errorOf, parseOverrides, solve, speedupOf } from "./plan.js";
+import { LONGEST_RUN, parseOverrides } from "./plan.js";
+import { replanned } from "./replan.js";
 
 const MOST_STEPS = 10000;
 const KINDS = ["full", "reused", "corrected"];
+const MEASURED_COSTS = ["corrected error", "error", "curvature"];
 const LONGEST_TEXT = 300;
 const LARGEST = 1e9; // nothing measured is larger, or, but for 0, smaller than its inverse
 const DEGREES = 180 / Math.PI;
@@ -31,19 +33,10 @@ const DEGREES = 180 / Math.PI;
  * @property {(number | null)[]} gain share of the error that gamma predicts, percent
  * @property {(number | null)[]} logSnr log of signal over noise
  * @property {number[][] | null} path the mean trajectory, three coordinates a step
- * @property {string} overrides the text that the plan was solved around
+ * @property {import("./replan.js").Settings | null} settings inputs that the plan was made of
  * @property {("full" | "reuse" | null)[]} forced what each step is forced to be
- * @property {Replan | null} replan what it takes to solve the plan anew; null where the plot cannot
- *
- * @typedef {object} Replan
- * @property {number} reused how many steps the budget reuses
- * @property {number} maxConsecutive
- * @property {number} protectFirst
- * @property {number} protectLast
- * @property {number} reuseCost time of a reuse evaluation over that of a full one
- * @property {number} way from the first sigma to the last
- * @property {import("./plan.js").StepCost} cost by which the steps are chosen
- * @property {import("./plan.js").StepCost} error
+ * @property {import("./replan.js").Replan | null} replan what it takes to solve the plan anew; null where the
+ * plot cannot
  *
  * @typedef {object} LiveRun a sampling run, so far
  * @property {number} steps that it has; not always those of the plot
@@ -84,48 +77,38 @@ export function readPayload(payload) {
     gain: numbers(fields.gain, count, 100),
     logSnr: numbers(fields.log_snr, count),
     path: readPath(fields.path, count),
-    overrides: text(fields.overrides),
+    settings: readSettings(fields.settings),
     forced: Array(count).fill(null),
     replan: readReplan(fields.replan, count),
   };
 }
 
 /**
- * The same with the plan solved around these overrides. Where there is none, the note says why.
+ * The same with the plan that the node would make of these settings. Where there is none, the note says why.
  * @param {PlotData} data
- * @param {string} overrides
+ * @param {Partial<import("./replan.js").Settings>} inputs those that the node knows
  * @returns {PlotData}
  */
-export function withOverrides(data, overrides) {
-  const { replan, count } = data;
-  if (!replan) return data;
+export function withSettings(data, inputs) {
+  if (!data.settings) return data;
+  const settings = { ...data.settings, ...inputs };
+  const changes = Object.keys(settings).filter((name) => settings[name] !== data.settings[name]);
+  const unseen = changes.find((name) => name === "saved_profile" || !data.replan);
+  const note = unseen && `${unseen} has been changed: run to see what it makes of the plan.`;
   try {
-    const { full, reuse } = parseOverrides(overrides);
+    const { full, reuse } = parseOverrides(settings.overrides);
     const forced = data.timesteps.map((_, step) =>
       full.has(step) ? "full" : reuse.has(step) ? "reuse" : null,
     );
-    if (overrides === data.overrides) return { ...data, forced };
-    const reused = solve(count, replan.reused, { ...replan, full, reuse }, replan.cost);
-    return {
-      ...data,
-      kind: "schedule",
-      note: "",
-      forced,
-      reused,
-      full: reused.filter((value) => !value).length,
-      speedup: speedupOf(reused, replan.reuseCost),
-      error: percent(errorOf(reused, replan.error, replan.way)),
-    };
+    const isKnown = !changes.length && (data.reused || data.note);
+    if (!data.replan || isKnown) return { ...data, forced, note: note ?? data.note };
+    const { reused, speedup, error } = replanned(data.count, data.replan, settings);
+    const computed = reused.filter((value) => !value).length;
+    const plan = { reused, full: computed, speedup, error: percent(error) };
+    return { ...data, ...plan, kind: "schedule", forced, note: note ?? "" };
   } catch (error) {
-    return {
-      ...data,
-      kind: "profile",
-      reused: null,
-      full: count,
-      speedup: null,
-      error: null,
-      note: error.message,
-    };
+    const none = { kind: "profile", reused: null, full: data.count, speedup: null, error: null };
+    return { ...data, ...none, note: error.message };
   }
 }
 
@@ -226,29 +209,33 @@ function readPath(value, count) {
   return points.some((point) => point.includes(null)) ? null : points;
 }
 
-/** @returns {Replan | null} */
-function readReplan(value, count) {
+/** @returns {import("./replan.js").Settings | null} */
+function readSettings(value) {
   const fields = Object(value);
-  const isCount = (value) => Number.isInteger(value) && value >= 0 && value <= MOST_STEPS;
-  const whole = (key) => (isCount(fields[key]) ? fields[key] : null);
-  const replan = {
-    reused: whole("reused"),
-    maxConsecutive: whole("max_consecutive"),
-    protectFirst: whole("protect_first"),
-    protectLast: whole("protect_last"),
-    reuseCost: number(fields.reuse_cost),
-    way: number(fields.way),
-    cost: readTable(fields.costs, count, fields.max_consecutive),
-    error: readTable(fields.errors ?? fields.costs, count, fields.max_consecutive),
-  };
-  return Object.values(replan).includes(null) || replan.reused > count ? null : replan;
+  const counts = ["max_consecutive", "protect_first", "protect_last"];
+  const texts = ["saved_profile", "budget_kind", "cost", "overrides"];
+  const isCount = (each) => Number.isInteger(each) && each >= 0 && each <= MOST_STEPS;
+  if (!counts.every((name) => isCount(fields[name])) || number(fields.budget) === null) return null;
+  if (!texts.every((name) => typeof fields[name] === "string")) return null;
+  return Object.fromEntries([...counts, ...texts, "budget"].map((name) => [name, fields[name]]));
 }
 
-function readTable(value, count, longestRun) {
+/** @returns {import("./replan.js").Replan | null} */
+function readReplan(value, count) {
+  const { reuse_cost: reuseCost, way, costs, axis, lengths } = Object(value);
+  const isRow = (row) => Array.isArray(row) && row.length === count && row.every(Number.isFinite);
+  const isWhole = MEASURED_COSTS.every((name) => isTable(Object(costs)[name], count));
+  if (!isWhole || !isRow(axis) || !isRow(lengths)) return null;
+  if (!(number(way) > 0) || number(reuseCost) === null) return null;
+  return { reuseCost, way, costs, axis, lengths };
+}
+
+function isTable(value, count) {
   const { distances, gaps, values } = Object(value);
-  const reaches = distances >= (longestRun || LONGEST_RUN) && (gaps === 1 || gaps > distances);
-  const fits = reaches && Array.isArray(values) && values.length === count * distances * gaps;
-  return fits && values.every(Number.isFinite) ? costOf({ distances, gaps, values }) : null;
+  const isUpTo = (most, size) => Number.isInteger(size) && size >= 1 && size <= most;
+  const isKnown = isUpTo(LONGEST_RUN, distances) && isUpTo(LONGEST_RUN + 1, gaps);
+  const fits = isKnown && Array.isArray(values) && values.length === count * distances * gaps;
+  return fits && values.every(Number.isFinite);
 }
 
 function percent(value) {

@@ -1,7 +1,7 @@
 /** The plot as it sits in a node: caption, tools, picture, values under the pointer, a hint while it is empty. */
 
 import { parseOverrides, writeOverrides } from "./plan.js";
-import { caption, liveCaption, readLive, readPayload, stepFacts, withOverrides } from "./plot_data.js";
+import { caption, liveCaption, readLive, readPayload, stepFacts, withSettings } from "./plot_data.js";
 import { download, standalone } from "./plot_export.js";
 import { AXIS_NAMES, CURVE_NAMES, FIRST_LOOK } from "./plot_layout.js";
 import { nearestStep, pointerOffset } from "./plot_math.js";
@@ -26,14 +26,14 @@ const CURVE_HELP = {
 
 /**
  * @typedef {object} PlotHost what a plot reads from and writes to its node
- * @property {() => string | null} overrides the node's input; null where it has none that can be written
- * @property {(text: string) => void} setOverrides
+ * @property {(name: string) => unknown} input value of an input; undefined where it is not known here
+ * @property {(text: string) => void} setOverrides writes the input overrides
  * @property {() => Partial<import("./plot_layout.js").Look> | undefined} look as the user has left it
  * @property {(look: import("./plot_layout.js").Look) => void} setLook
  */
 
 /** @type {PlotHost} */
-const NO_HOST = { overrides: () => null, setOverrides() {}, look: () => undefined, setLook() {} };
+const NO_HOST = { input: () => undefined, setOverrides() {}, look: () => undefined, setLook() {} };
 
 export class PlotView {
   /**
@@ -44,7 +44,8 @@ export class PlotView {
     this.hint = hint;
     this.host = host;
     this.measured = null; // as the node sent it
-    this.data = null; // with the overrides that the node has now
+    this.data = null; // with the plan that the node's inputs make now
+    this.inputs = {};
     this.live = null;
     this.isSampling = false;
     this.drawing = null;
@@ -112,10 +113,22 @@ export class PlotView {
     this.refresh();
   }
 
-  /** Reads anew what the node's inputs say. */
+  /** Plans anew if the node's inputs have changed. */
+  followInputs() {
+    if (JSON.stringify(this.readInputs()) !== JSON.stringify(this.inputs)) this.refresh();
+  }
+
+  /** The inputs that count for the plan, as far as they are known. */
+  readInputs() {
+    const names = Object.keys(this.measured?.settings ?? {});
+    const read = names.map((name) => [name, this.host.input(name)]);
+    return Object.fromEntries(read.filter(([, value]) => value !== undefined));
+  }
+
   refresh() {
     const { measured } = this;
-    this.data = measured && withOverrides(measured, this.host.overrides() ?? measured.overrides);
+    this.inputs = this.readInputs();
+    this.data = measured && withSettings(measured, this.inputs);
     this.element.classList.toggle("empty", this.data === null);
     if (this.data === null) this.tools.remove();
     else if (!this.tools.parentNode) this.picture.before(this.tools);
@@ -128,7 +141,7 @@ export class PlotView {
   }
 
   get isEditable() {
-    return Boolean(this.data?.reused && this.data.replan && this.host.overrides() !== null);
+    return Boolean(this.data?.reused && this.data.replan && "overrides" in this.inputs);
   }
 
   get look() {
@@ -307,14 +320,14 @@ export class PlotView {
    */
   force(step, kind) {
     if (!this.isEditable) return;
-    const forced = parseOverrides(this.host.overrides());
+    const forced = parseOverrides(this.inputs.overrides);
     const wanted =
       kind !== "toggle" ? kind : this.data.forced[step] ? null : this.data.reused[step] ? "full" : "reuse";
     forced.full.delete(step);
     forced.reuse.delete(step);
     if (wanted) forced[wanted].add(step);
     const text = writeOverrides(forced);
-    const tried = withOverrides(this.measured, text);
+    const tried = withSettings(this.measured, { ...this.inputs, overrides: text });
     if (!tried.reused) return this.say(tried.note);
     this.host.setOverrides(text);
     return this.refresh();

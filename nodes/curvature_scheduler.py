@@ -134,4 +134,5 @@ class CurvatureScheduler(io.ComfyNode):
             if budget_kind != "full steps" and not overrides.strip():
                 raise
             note = f"Not planned for the {profile.steps} steps of the calibration. {error}"
-        return io.NodeOutput(schedule, ui=plot.payload(profile, schedule, plan, overrides, note))
+        payload = plot.payload(profile, schedule, plan, overrides, note, saved_profile)
+        return io.NodeOutput(schedule, ui=payload)

@@ -1,16 +1,20 @@
 """The plain JSON that the plot widget draws; headless clients find the same in /history."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from ..omnicache.correction import FORECAST_SMALLEST
 from ..omnicache.noise_axis import log_snr
-from ..omnicache.plan import AUTOMATIC, AUTOMATIC_RUNS, Plan, StepCost
+from ..omnicache.plan import AUTOMATIC_RUNS, Plan, StepCost
 from ..omnicache.profile import Profile
-from ..omnicache.schedule import Schedule
+from ..omnicache.schedule import Cost, Schedule
 
 MOST_STEPS_TO_REPLAN = 300  # the plot of more has no room to point at one, and the costs would be megabytes
 PURE_NOISE = 0.01  # from pure noise, where log-SNR is infinite, to here the axis is cut
+MEASURED: tuple[Cost, ...] = ("corrected error", "error", "curvature")  # the plot works out the others itself
 
 
 def payload(
@@ -19,9 +23,10 @@ def payload(
     plan: Plan | None = None,
     overrides: str = "",
     note: str | None = None,
+    saved_profile: str = "",
 ) -> dict[str, list]:
     """The ui value of a node. plan: of the schedule, solved on the profile's own sigmas; None where there is
-    none yet. overrides: the text that it was solved around."""
+    none yet. overrides: the text that it was solved around. saved_profile: the input."""
     curvature = profile.turning_mean()
     curvature[0] = math.nan  # no segment leads to the first state
     error = math.nan if plan is None else schedule.predicted_error(plan, profile.schedule)
@@ -45,56 +50,62 @@ def payload(
                 "speedup": None if plan is None else round(plan.speedup(schedule.reuse_cost()), 3),
                 "note": note,
                 "error": float(f"{error:.6g}") if math.isfinite(error) else None,
-                "overrides": overrides,
+                "settings": None if schedule is None else _settings(schedule, overrides, saved_profile),
                 "replan": None if schedule is None else _replan(profile, schedule),
             }
         ]
     }
 
 
+def _settings(schedule: Schedule, overrides: str, saved_profile: str) -> dict:
+    """The node's inputs that the plan was made of, so that the plot sees when they change."""
+    return {
+        "saved_profile": saved_profile,
+        "budget_kind": schedule.budget.kind,
+        "budget": schedule.budget.value,
+        "cost": schedule.cost,
+        "max_consecutive": schedule.constraints.max_consecutive,
+        "protect_first": schedule.constraints.protect_first,
+        "protect_last": schedule.constraints.protect_last,
+        "overrides": overrides,
+    }
+
+
 def _replan(profile: Profile, schedule: Schedule) -> dict | None:
-    """All that it takes to solve the plan anew around other overrides. Numbers are exact, so that the plot
-    comes to the same plan."""
+    """All that it takes to solve the plan anew for other inputs. Numbers are exact, so that the plot comes to
+    the same plan."""
     if profile.steps > MOST_STEPS_TO_REPLAN:
         return None
-    reuse_cost, constraints = schedule.reuse_cost(), schedule.constraints
-    longest = AUTOMATIC_RUNS[-1] if constraints.max_consecutive == AUTOMATIC else constraints.max_consecutive
-    reused = schedule.budget.reused_steps(profile.steps, reuse_cost)
-    error = Schedule(schedule.budget, "corrected error", constraints, profile)
+    sigmas = profile.schedule
+    costs = {cost: replace(schedule, cost=cost).step_cost(sigmas, 0) for cost in MEASURED}
     return {
-        "reused": reused,
-        "max_consecutive": constraints.max_consecutive,
-        "protect_first": constraints.protect_first,
-        "protect_last": constraints.protect_last,
-        "reuse_cost": reuse_cost,
-        "costs": table(schedule.step_cost(profile.schedule, reused), profile.steps, longest),
-        "errors": None
-        if schedule.cost == error.cost
-        else table(error.step_cost(profile.schedule, reused), profile.steps, longest),
-        "way": float(profile.schedule[0] - profile.schedule[-1]),
+        "reuse_cost": schedule.reuse_cost(),
+        "costs": {name: table(cost, profile.steps, AUTOMATIC_RUNS[-1]) for name, cost in costs.items()},
+        "axis": log_snr(sigmas, profile.model.prediction, FORECAST_SMALLEST)[:-1].tolist(),
+        "lengths": (sigmas[:-1] - sigmas[1:]).tolist(),
+        "way": float(sigmas[0] - sigmas[-1]),
     }
 
 
 def table(cost: StepCost, steps: int, longest: int) -> dict:
     """Costs in a form that JSON can hold: values in the order of step, distance to the cached step (1 to
-    longest), gap from there to the source step (1 to longest + 1, or 1 for all where it makes no
-    difference). 0 where no plan gets to."""
-
-    def at(step: int, distance: int, gap: int) -> float | None:
+    longest), gap from there to the source step (1 to longest + 1); those that make no difference to the
+    one before are left out. 0 where no plan gets to."""
+    values = np.full((steps, longest, longest + 1), math.nan)
+    for step, distance, gap in itertools.product(range(steps), range(1, longest + 1), range(1, longest + 2)):
         cached = step - distance
-        return float(cost(step, cached, cached - gap)) if cached >= max(gap, 1) else None
-
-    rows = [
-        [at(step, distance, gap) for gap in range(1, longest + 2)]
-        for step in range(steps)
-        for distance in range(1, longest + 1)
-    ]
-    if all(value in (None, row[0]) for row in rows for value in row):
-        rows = [row[:1] for row in rows]
+        if cached >= max(gap, 1):
+            values[step, distance - 1, gap - 1] = cost(step, cached, cached - gap)
+    for dimension in (2, 1):
+        while values.shape[dimension] > 1:
+            *_, before, last = np.moveaxis(values, dimension, 0)
+            if not (np.isnan(last) | (last == before)).all():
+                break
+            values = np.delete(values, -1, axis=dimension)
     return {
-        "distances": longest,
-        "gaps": len(rows[0]),
-        "values": [value or 0.0 for row in rows for value in row],
+        "distances": values.shape[1],
+        "gaps": values.shape[2],
+        "values": np.nan_to_num(values).ravel().tolist(),
     }
 
 

@@ -1,8 +1,8 @@
 """Starts a real ComfyUI, calibrates a small profile on it, and runs the browser tests against it.
 
-python tests/browser/run.py [--frontend FOLDER] [SCRIPT]
+python tests/browser/run.py [--frontend FOLDER] [--only PATTERN] [FILE ...]
 
-SCRIPT: run this one in place of the tests, with the same host (screenshots.js).
+FILE: run these in place of all tests: some of the test files, or another script (screenshots.js).
 """
 
 import argparse
@@ -27,11 +27,16 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def main() -> int:
     parser = argparse.ArgumentParser(description="Tests the plot in a real browser.")
     parser.add_argument("--frontend", type=Path, help="folder of another front-end than the installed one")
-    parser.add_argument("script", nargs="?", type=Path, help="script to run in place of the tests")
+    parser.add_argument("--only", metavar="PATTERN", help="run the tests whose names match")
+    parser.add_argument("files", nargs="*", type=Path, help="files to run in place of all tests")
     options = parser.parse_args()
     # One file after the other, for they set the same server's settings.
-    test = ["--test", "--test-concurrency=1", "--test-reporter=spec", *tests()]
-    work = [str(options.script.resolve())] if options.script else test
+    test = ["--test", "--test-concurrency=1", "--test-reporter=spec"]
+    if options.only:
+        test.append(f"--test-name-pattern={options.only}")
+    files = [str(file.resolve()) for file in options.files] or tests()
+    are_tests = all(file.endswith(".test.js") for file in files)
+    work = [*test, *files] if are_tests else files
     with HostServer(frontend=options.frontend) as server:
         server.run(small_calibration())
         where = {

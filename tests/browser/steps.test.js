@@ -104,10 +104,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
       const inputs = Object.values(output).find((node) => node.class_type === "CurvatureScheduler").inputs;
       assert.equal(inputs.overrides, `${reused} full`);
       const { runs } = await sample();
-      assert.deepEqual(
-        runs[0].step_kinds,
-        after.map((value) => (value ? "reuse" : "full")),
-      );
+      assert.deepEqual(runs[0].step_kinds, kindsOf(after));
       assert.deepEqual(await plan(page), after, "the node makes the plan that the plot foretold");
     });
 
@@ -246,37 +243,141 @@ for (const { renderer, vueNodes } of RENDERERS) {
       const foretold = await plan(page);
       assert.equal(foretold[step], false);
       const { runs } = await sample();
-      assert.deepEqual(
-        runs[0].step_kinds,
-        foretold.map((value) => (value ? "reuse" : "full")),
-      );
+      assert.deepEqual(runs[0].step_kinds, kindsOf(foretold));
       await page.evaluate(() => window.app.canvas.setGraph(window.app.rootGraph ?? window.app.graph));
     });
 
-    test("reloading the page keeps the overrides", async () => {
+    test("loading the page anew keeps the plot and the overrides, and steps can be forced in it", async () => {
       await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
       await centre(page);
-      const set = (on) =>
-        page.evaluate(
-          (value) => window.app.extensionManager.setting.set("Comfy.Workflow.Persist", value),
-          on,
-        );
-      await set(true);
+      await persist(page, true);
       await sample();
       await clickStep(page, 9);
-      const text = await overrides(page);
+      const [text, shown, steps] = [await overrides(page), await caption(page), await plan(page)];
       assert.match(text, /^9 /);
       await page.waitForTimeout(1500);
-      await page.reload();
-      await page.waitForFunction(() => window.app?.vueAppReady && window.app.canvas);
-      await page.locator(".omnicache-plot").first().waitFor();
-      await settle(page);
+      await reload(page);
       assert.equal(await overrides(page), text);
+      assert.equal(await caption(page), shown);
+      assert.deepEqual(await plan(page), steps);
       await centre(page);
+      await clickStep(page, steps.indexOf(true, 10));
+      assert.notEqual(await caption(page), shown);
+      const after = await plan(page);
+      await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+      await settle(page);
+      assert.deepEqual(await plan(page), steps, "undo reaches the plot that is seen");
+      await clickStep(page, steps.indexOf(true, 10));
+      assert.deepEqual(await plan(page), after);
       const { runs } = await sample();
-      assert.equal(runs[0].step_kinds[9], text.endsWith("full") ? "full" : "reuse");
+      assert.deepEqual(runs[0].step_kinds, kindsOf(after));
       assert.equal(await page.locator(".omnicache-plot .strip.run rect").count(), STEPS);
-      await set(false);
+      await persist(page, false);
+    });
+
+    test("a file has its plot, without the server that it was made on", async () => {
+      const [shown, steps] = [await caption(page), await plan(page)];
+      const text = await page.evaluate(() => JSON.stringify(window.app.graph.serialize()));
+      assert.ok(text.length < 20000, `the workflow has ${text.length} characters`);
+      await page.evaluate(async () => {
+        await window.app.loadGraphData({ nodes: [], links: [], version: 0.4 });
+        window.app.nodeOutputs = {};
+      });
+      await page.evaluate((file) => window.app.loadGraphData(JSON.parse(file)), text);
+      await settle(page);
+      assert.equal(await caption(page), shown);
+      assert.deepEqual(await plan(page), steps);
+      await centre(page);
+      await clickStep(page, steps.indexOf(true));
+      assert.notDeepEqual(await plan(page), steps);
+    });
+
+    test("a plot is no edit: undo does not stop at it", async () => {
+      await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
+      const queue = () =>
+        page.evaluate(() => {
+          const { changeTracker } = window.app.extensionManager.workflow.activeWorkflow;
+          (changeTracker.captureCanvasState ?? changeTracker.checkState).call(changeTracker);
+          return changeTracker.undoQueue.length;
+        });
+      await sample();
+      const before = await queue();
+      await setWidgets(page, "CurvatureScheduler", { budget: 0.3 });
+      assert.equal(await queue(), before + 1);
+      await sample();
+      const withSeed = await queue();
+      await page.waitForTimeout(100);
+      assert.equal(await queue(), withSeed);
+      assert.match(await caption(page), /^14 of 20 computed/);
+      await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+      await settle(page);
+      assert.equal(await page.locator(".omnicache-plot .strip:not(.run) rect").count(), STEPS);
+    });
+
+    test("inputs are planned at once, as they are typed", async () => {
+      await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
+      await sample();
+      await centre(page);
+      await typeInto(page, "budget", "0.2");
+      assert.match(await caption(page), /^16 of 20 computed/);
+      await typeInto(page, "max_consecutive", "1");
+      await typeInto(page, "budget", "0.35");
+      const steps = await plan(page);
+      assert.equal(steps.filter(Boolean).length, 7);
+      assert.ok(steps.every((reused, step) => !(reused && steps[step + 1])));
+      await setWidgets(page, "CurvatureScheduler", { cost: "even" });
+      await page.evaluate(() => window.comfyAPI.api.api.dispatchCustomEvent("graphChanged"));
+      await settle(page);
+      const even = await plan(page);
+      assert.notDeepEqual(even, steps);
+      const { runs } = await sample();
+      assert.deepEqual(runs[0].step_kinds, kindsOf(even), "the sampler follows what was foretold");
+    });
+
+    test("inputs that are promoted to the subgraph's node are read and written there", async () => {
+      await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
+      await page.evaluate((names) => {
+        const { app } = window;
+        const scheduler = app.graph.nodes.find((each) => each.type === "CurvatureScheduler");
+        const { subgraph, node } = app.graph.convertToSubgraph(new Set([scheduler]));
+        const inner = subgraph.nodes[0];
+        for (const name of names) {
+          const slot = inner.inputs.find((input) => input.name === name);
+          subgraph.inputNode.connectByType(-1, inner, slot.type, { inputSlot: slot });
+        }
+        node.title = "promoted";
+        app.canvas.openSubgraph ? app.canvas.openSubgraph(subgraph, node) : app.canvas.setGraph(subgraph);
+      }, ["overrides", "budget"]);
+      await settle(page);
+      await centre(page);
+      await sample();
+      const before = await plan(page);
+      const step = before.indexOf(true);
+      await clickStep(page, step);
+      const promoted = (name) =>
+        page.evaluate((wanted) => {
+          const root = window.app.rootGraph ?? window.app.graph;
+          const node = root.nodes.find((each) => each.title === "promoted");
+          return node.widgets.find((widget) => widget.name === wanted).value;
+        }, name);
+      assert.equal(await promoted("overrides"), `${step} full`);
+      const foretold = await plan(page);
+      assert.equal(foretold[step], false);
+      const { runs } = await sample();
+      assert.deepEqual(runs[0].step_kinds, kindsOf(foretold));
+      await page.evaluate(() => {
+        const root = window.app.rootGraph ?? window.app.graph;
+        const node = root.nodes.find((each) => each.title === "promoted");
+        node.widgets.find((widget) => widget.name === "budget").value = 0.2;
+        const { changeTracker } = window.app.extensionManager.workflow.activeWorkflow;
+        (changeTracker.captureCanvasState ?? changeTracker.checkState).call(changeTracker);
+      });
+      await settle(page);
+      assert.match(await caption(page), /^16 of 20 computed/);
+      const less = await plan(page);
+      const { runs: again } = await sample();
+      assert.deepEqual(again[0].step_kinds, kindsOf(less));
+      await page.evaluate(() => window.app.canvas.setGraph(window.app.rootGraph ?? window.app.graph));
     });
 
     test("nothing went wrong in the page", () => {
@@ -292,6 +393,49 @@ function plan(page) {
   return page
     .locator(".omnicache-plot .strip:not(.run) rect")
     .evaluateAll((cells) => cells.map((cell) => cell.classList.contains("reused")));
+}
+
+/** What the sampler does at the steps of a plan. */
+const kindsOf = (steps) => steps.map((reused) => (reused ? "reuse" : "full"));
+
+/** Whether the client saves its workflow for the next load of the page. */
+function persist(page, isOn) {
+  return page.evaluate(
+    (value) => window.app.extensionManager.setting.set("Comfy.Workflow.Persist", value),
+    isOn,
+  );
+}
+
+async function reload(page) {
+  await page.reload();
+  await page.waitForFunction(() => window.app?.vueAppReady && window.app.canvas);
+  await page.locator(".omnicache-plot .picture svg").first().waitFor();
+  await settle(page);
+}
+
+/** Types a number into an input of the scheduler as a user does. */
+async function typeInto(page, name, text) {
+  const node = page.locator(".lg-node", { has: page.locator(".omnicache-plot") });
+  const field = node.locator(`input[aria-label="${name}"]`);
+  if (await field.count()) {
+    await field.focus();
+    await field.selectText();
+    await page.keyboard.type(text);
+    await page.keyboard.press("Enter");
+  } else {
+    const [x, y] = await page.evaluate((wanted) => {
+      const { app } = window;
+      const node = app.canvas.graph.nodes.find((each) => each.type === "CurvatureScheduler");
+      const widget = node.widgets.find((each) => each.name === wanted);
+      const middle = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 10];
+      return app.canvasPosToClientPos(middle);
+    }, name);
+    await page.mouse.click(x, y);
+    const prompt = page.locator(".graphdialog input");
+    await prompt.fill(text);
+    await page.keyboard.press("Enter");
+  }
+  await settle(page);
 }
 
 /** The input's value of the scheduler, wherever it is. */

@@ -15,7 +15,16 @@ from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests" / "plan_vectors.json"
 PROFILE = ROOT / "schedules" / "omnicache_demo_image_fewstep.json"
-COSTS = ("forecast error", "corrected error", "error", "curvature", "even")
+COSTS = ("forecast error", "corrected error", "error", "curvature", "reach", "even")
+BUDGETS = {
+    "reuse ratio": [0, 0.03125, 0.2, 0.3, 0.4, 0.46875, 0.5, 0.6, 1.5],  # of 16 steps: halves round to even
+    "speed-up": [1, 1.2, 1.5, 1.9, 2.4, 30, 0.5],
+    "full steps": [16, 12, 9, 8, 7, 20, 8.5],
+}
+FIRST_SETTINGS = {
+    "saved_profile": "", "budget_kind": "reuse ratio", "budget": 0.4, "cost": "corrected error",
+    "max_consecutive": 0, "protect_first": 2, "protect_last": 1, "overrides": "",
+}  # fmt: skip
 TEXTS = [
     "", "5 full", "10-12 reuse", " 5 full,10 - 12  reuse ,", "7-3 full", "5 full, 5 reuse", "5", "x",
     "5 FULL", "2-4 reuse, 6 full, 9 reuse", "-1 full", "12345 full", "5 full 6 full",
@@ -58,17 +67,38 @@ def solve_case(seed: int) -> dict:
     return {**wanted, "expected": expected}
 
 
-def payload_case(cost: str, overrides: str) -> dict:
-    """What the node sends without overrides, and what it sends with them."""
+def payload_case(seed: int) -> dict:
+    """What the node sends for its first inputs, other inputs, and what it sends for those."""
+    draw = random.Random(seed)
+    kind, budgets = draw.choice(list(BUDGETS.items()))
+    settings = {
+        "saved_profile": "",
+        "budget_kind": kind,
+        "budget": draw.choice(budgets),
+        "cost": draw.choice(COSTS),
+        "max_consecutive": draw.choice([0, 0, 1, 2, 3, 4]),
+        "protect_first": draw.choice([2, 2, 3]),
+        "protect_last": draw.choice([0, 1, 1, 2]),
+        "overrides": draw.choice(["", "", "4 full", "3 reuse, 7-8 full", "12 reuse"]),
+    }
+    try:
+        sent = node_sends(settings)
+        expected = {key: sent[key] for key in ("reused", "speedup", "error")}
+        assert sent["settings"] == settings
+    except ValueError as refusal:
+        expected = {"refusal": str(refusal)}
+    return {"settings": settings, "expected": expected}
+
+
+def node_sends(settings: dict) -> dict:
     profile = Profile.from_json(PROFILE.read_text(encoding="utf-8"), PROFILE.name)
-
-    def sent(text: str) -> dict:
-        constraints = Constraints(0, 2, 1, *parse_overrides(text))
-        schedule = Schedule(Budget("reuse ratio", 0.4), cost, constraints, profile)
-        return payload(profile, schedule, schedule.plan_for(profile.schedule), text)["omnicache_plot"][0]
-
-    expected = {key: sent(overrides)[key] for key in ("reused", "speedup", "error")}
-    return {"payload": sent(""), "overrides": overrides, "expected": expected}
+    given = dict(settings)
+    overrides, budget = given.pop("overrides"), Budget(given.pop("budget_kind"), given.pop("budget"))
+    cost, saved = given.pop("cost"), given.pop("saved_profile")
+    full, reuse = parse_overrides(overrides)
+    schedule = Schedule(budget, cost, Constraints(**given, full=full, reuse=reuse), profile)
+    plan = schedule.plan_for(profile.schedule)
+    return payload(profile, schedule, plan, overrides, saved_profile=saved)["omnicache_plot"][0]
 
 
 def overrides_case(text: str) -> dict:
@@ -82,7 +112,8 @@ def overrides_case(text: str) -> dict:
 def vectors() -> dict:
     return {
         "solve": [solve_case(seed) for seed in range(60)],
-        "payloads": [payload_case(cost, text) for cost in COSTS for text in ("4 full", "3 reuse, 7-8 full")],
+        "payload": node_sends(FIRST_SETTINGS),
+        "settings": [payload_case(seed) for seed in range(80)],
         "overrides": [overrides_case(text) for text in TEXTS],
     }
 
@@ -90,13 +121,16 @@ def vectors() -> dict:
 def test_the_plans_are_those_of_the_vectors():
     have = json.loads(json.dumps(vectors()))
     if not FILE.exists():
-        lines = (json.dumps(key) + ": [\n" + ",\n".join(map(json.dumps, have[key])) + "\n]" for key in have)
+        lists = {key: ",\n".join(map(json.dumps, have[key])) for key in have if key != "payload"}
+        lines = [f"{json.dumps(key)}: [\n{lists[key]}\n]" for key in lists]
+        lines.append(f'"payload": {json.dumps(have["payload"])}')
         FILE.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
         pytest.fail(f"{FILE.name} was missing and is written anew")
     expected = json.loads(FILE.read_text(encoding="utf-8"))
     assert have == expected
     refused = [case for case in expected["solve"] if "refusal" in case["expected"]]
     assert 10 < len(refused) < 40
+    assert 5 < sum("refusal" in case["expected"] for case in expected["settings"]) < 40
 
 
 def test_a_table_holds_the_costs_by_distance_and_gap():
@@ -106,6 +140,8 @@ def test_a_table_holds_the_costs_by_distance_and_gap():
     assert costs["values"][:12] == [0.0] * 12  # nothing is reused before step 2
     by_distance = table(lambda step, cached, source: float(step - cached), 9, 2)
     assert by_distance["gaps"] == 1 and by_distance["values"][-2:] == [1.0, 2.0]
+    by_step = table(lambda step, cached, source: float(step), 9, 2)
+    assert (by_step["distances"], by_step["gaps"]) == (1, 1) and by_step["values"][-2:] == [7.0, 8.0]
 
 
 def test_the_costs_of_a_plan_are_counted_from_the_full_steps_before():

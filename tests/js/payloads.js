@@ -61,25 +61,37 @@ export const JUNK = [
 /** Of ten steps, four reused; odd steps and later ones cost more. */
 export function replannablePayload(changes = {}) {
   const count = 10;
-  const values = Array.from({ length: count * 4 }, (_, index) => {
+  const steps = Array.from({ length: count }, (_, step) => step);
+  const byDistance = Array.from({ length: count * 4 }, (_, index) => {
     const [step, distance] = [Math.floor(index / 4), (index % 4) + 1];
     return (0.01 + 0.01 * (step % 2) + 0.001 * step) * distance ** 2;
   });
+  const table = { distances: 4, gaps: 1, values: byDistance };
   return schedulePayload(count, {
-    reused: Array.from({ length: count }, (_, step) => step > 1 && step % 2 === 0),
+    reused: steps.map((step) => step > 1 && step % 2 === 0),
     speedup: 1.64,
     error: 0.0564,
-    overrides: "",
-    log_snr: Array.from({ length: count }, (_, step) => step - 5),
-    path: Array.from({ length: count }, (_, step) => [step, Math.sin(step), step ** 2]),
-    replan: {
-      reused: 4,
+    log_snr: steps.map((step) => step - 5),
+    path: steps.map((step) => [step, Math.sin(step), step ** 2]),
+    settings: {
+      saved_profile: "one.json",
+      budget_kind: "reuse ratio",
+      budget: 0.4,
+      cost: "corrected error",
       max_consecutive: 0,
       protect_first: 2,
       protect_last: 1,
+      overrides: "",
+    },
+    replan: {
       reuse_cost: 0.02,
-      costs: { distances: 4, gaps: 1, values },
-      errors: null,
+      costs: {
+        "corrected error": table,
+        error: table,
+        curvature: { distances: 1, gaps: 1, values: steps.map((step) => 10 - step) },
+      },
+      axis: steps.map((step) => step - 5),
+      lengths: steps.map(() => 0.1),
       way: 1,
     },
     ...changes,

@@ -2,7 +2,8 @@ import { readFileSync } from "node:fs";
 
 import { describe, expect, test } from "vitest";
 
-import { costOf, errorOf, parseOverrides, solve, speedupOf, writeOverrides } from "../../js/plan.js";
+import { errorOf, parseOverrides, solve, writeOverrides } from "../../js/plan.js";
+import { readPayload, withSettings } from "../../js/plot_data.js";
 
 const vectors = JSON.parse(readFileSync("tests/plan_vectors.json", "utf8"));
 
@@ -27,19 +28,20 @@ describe("the plan is the one that the node makes", () => {
       ).toBe(given.expected.reused);
   });
 
-  test.each(vectors.payloads)(
-    "from what it sends: overrides $overrides",
-    ({ payload, overrides, expected }) => {
-      const { replan, asked } = payload;
-      const errors = costOf(replan.errors ?? replan.costs);
-      const before = solve(asked, replan.reused, constraintsOf(replan, ""), costOf(replan.costs));
-      expect(before).toEqual(payload.reused);
-      const after = solve(asked, replan.reused, constraintsOf(replan, overrides), costOf(replan.costs));
-      expect(after).toEqual(expected.reused);
-      expect(speedupOf(after, replan.reuse_cost)).toBeCloseTo(expected.speedup, 3);
-      expect(errorOf(after, errors, replan.way)).toBeCloseTo(expected.error, 6);
-    },
-  );
+  const first = readPayload(vectors.payload);
+
+  test.each(vectors.settings)("from what it sends: $settings", ({ settings, expected }) => {
+    const { reused, speedup, error, note } = withSettings(first, settings);
+    if (expected.refusal) return expect([reused, note]).toEqual([null, expected.refusal]);
+    expect(reused).toEqual(expected.reused);
+    expect(speedup).toBeCloseTo(expected.speedup, 3);
+    return expect(error).toBeCloseTo(100 * expected.error, 3);
+  });
+
+  test("and without any changes it is the one that was sent, solved anew", () => {
+    const bare = { ...first, reused: null, note: "" };
+    expect(withSettings(bare, {}).reused).toEqual(vectors.payload.reused);
+  });
 });
 
 test("an error that calibration could not measure is none", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { caption, description, readPayload, shortNumber, stepFacts } from "../../js/plot_data.js";
+import { caption, description, readPayload, shortNumber, stepFacts, withSettings } from "../../js/plot_data.js";
 import { JUNK, profilePayload, replannablePayload, schedulePayload } from "./payloads.js";
 
 describe("readPayload", () => {
@@ -168,17 +168,59 @@ describe("what it takes to plan anew", () => {
   test("is none if any of it is junk", () => {
     const payload = replannablePayload();
     expect(readPayload(payload).replan).not.toBeNull();
-    for (const key of Object.keys(payload.replan).filter((each) => each !== "errors")) {
+    for (const key of Object.keys(payload.replan)) {
       for (const junk of JUNK.filter((each) => !(typeof each === "number" && Math.abs(each) < 1))) {
         const replan = { ...payload.replan, [key]: junk };
         expect(readPayload({ ...payload, replan }).replan).toBeNull();
       }
     }
     for (const junk of JUNK) {
-      const costs = { ...payload.replan.costs, values: Array(40).fill(junk) };
-      const { replan } = readPayload({ ...payload, replan: { ...payload.replan, costs } });
-      expect(replan === null || typeof junk === "number").toBe(true);
+      const error = { distances: 4, gaps: 1, values: Array(40).fill(junk) };
+      const replan = { ...payload.replan, costs: { ...payload.replan.costs, error } };
+      expect(readPayload({ ...payload, replan }).replan === null || typeof junk === "number").toBe(true);
       expect(readPayload({ ...payload, replan: junk }).replan).toBeNull();
     }
+  });
+
+  test("is of no use without the settings that the plan was made of", () => {
+    const payload = replannablePayload();
+    for (const key of Object.keys(payload.settings)) {
+      const { [key]: left, ...settings } = payload.settings;
+      const data = readPayload({ ...payload, settings });
+      expect(data.settings).toBeNull();
+      expect(withSettings(data, { budget: 0.2 })).toBe(data);
+    }
+  });
+});
+
+describe("other settings", () => {
+  const data = readPayload(replannablePayload());
+  const reusedSteps = ({ reused }) => reused.flatMap((value, step) => (value ? [step] : []));
+
+  test("make another plan", () => {
+    expect(reusedSteps(withSettings(data, {}))).toEqual([2, 4, 6, 8]);
+    expect(reusedSteps(withSettings(data, { budget: 0.2 }))).toEqual([2, 4]);
+    expect(reusedSteps(withSettings(data, { budget: 8, budget_kind: "full steps" }))).toEqual([2, 4]);
+    expect(reusedSteps(withSettings(data, { budget: 0.2, cost: "curvature" }))).toEqual([7, 8]);
+    expect(reusedSteps(withSettings(data, { budget: 0.2, protect_first: 4 }))).toEqual([4, 6]);
+    expect(withSettings(data, { budget: 0.2 }).full).toBe(8);
+  });
+
+  test("that no plan can meet are told", () => {
+    const { reused, note, speedup } = withSettings(data, { budget: 0.9 });
+    expect([reused, speedup]).toEqual([null, null]);
+    expect(note).toMatch(/^budget: 9 of 10 steps cannot be reused/);
+    expect(withSettings(data, { budget: 7 }).note).toMatch(/out of range; a reuse ratio lies between 0 and 1/);
+    expect(withSettings(data, { cost: "toString" }).note).toBe("cost: 'toString' is not known to this plot.");
+    expect(withSettings(data, { budget_kind: "x" }).note).toMatch(/^budget_kind: 'x' is not known/);
+  });
+
+  test("that need a run are told, and the plan stays", () => {
+    const other = withSettings(data, { saved_profile: "two.json" });
+    expect(reusedSteps(other)).toEqual([2, 4, 6, 8]);
+    expect(other.note).toMatch(/^saved_profile has been changed: run/);
+    const long = readPayload(replannablePayload({ replan: null }));
+    expect(withSettings(long, { budget: 0.2 }).note).toMatch(/^budget has been changed: run/);
+    expect(withSettings(long, {}).note).toBe("");
   });
 });

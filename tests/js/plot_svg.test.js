@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { readPayload, withOverrides } from "../../js/plot_data.js";
+import { readPayload, withSettings } from "../../js/plot_data.js";
 import { drawPlot, drawSpace } from "../../js/plot_svg.js";
 import { JUNK, profilePayload, replannablePayload, schedulePayload } from "./payloads.js";
 
@@ -245,7 +245,7 @@ describe("a sampling run", () => {
 });
 
 test("a forced step has a diamond in its cell", () => {
-  const data = withOverrides(readPayload(replannablePayload()), "3 reuse, 4 full");
+  const data = withSettings(readPayload(replannablePayload()), { overrides: "3 reuse, 4 full" });
   const { svg } = drawPlot(data, 400, 180);
   expect(all(svg, ".pin")).toHaveLength(2);
   expect(all(svg, ".pin.on-hollow")).toHaveLength(1);

@@ -182,10 +182,10 @@ describe("the keyboard", () => {
 });
 
 /** A plot whose node has the input overrides, and remembers its look. */
-function createNode({ text = "" } = {}) {
-  const node = { text, look: undefined };
+function createNode(given = {}) {
+  const node = { text: "", inputs: {}, look: undefined, ...given };
   const host = {
-    overrides: () => node.text,
+    input: (name) => (name === "overrides" ? node.text : node.inputs[name]),
     setOverrides: (value) => (node.text = value),
     look: () => node.look,
     setLook: (value) => (node.look = value),
@@ -264,11 +264,23 @@ describe("forcing steps", () => {
     expect(press(view, "Delete").defaultPrevented).toBe(false);
   });
 
+  test("other inputs are planned at once, around the forced steps", () => {
+    const { node, view } = createNode({ text: "5 reuse" });
+    view.show(replannablePayload());
+    node.inputs = { budget: 0.2 };
+    view.followInputs();
+    expect(reusedSteps(view)).toEqual([2, 5]);
+    expect(view.caption.textContent).toMatch(/^8 of 10 computed/);
+    const { svg } = view.drawing;
+    view.followInputs();
+    expect(view.drawing.svg).toBe(svg); // drawn anew only if something has changed
+  });
+
   test("is left alone where the input comes through a link", () => {
-    const { node, view } = createNode({ text: null });
+    const { node, view } = createNode({ text: undefined });
     view.show(replannablePayload());
     release(view, 100 + view.drawing.layout.xs[4]);
-    expect(node.text).toBeNull();
+    expect(node.text).toBeUndefined();
     expect(reusedSteps(view)).toEqual([2, 4, 6, 8]);
   });
 });
