@@ -92,12 +92,12 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
     def say(text: str) -> None:
         tell(text, logging.INFO, node_id)
 
-    def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | CalibrationOnTheWay | None:
+    def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | CalibrationOnTheWay | str:
         blocks = replace(blocks, on_size=lambda size: None)  # would take the place of what the node says
         hindrance = _hindrance(sampling)
         if hindrance is not None:
             say(hindrance)
-            return None
+            return hindrance
         try:
             setting = Setting.of(sampling)
             profile, wrong = _shelf.find(setting, sampling.sigmas)
@@ -109,8 +109,9 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
         # The user asked for a picture, and has one without the pack.
         except Exception as error:
             log.debug("OmniCache Auto", exc_info=error)
-            say(f"not cached, this run is at full quality: {error}")
-            return None
+            hindrance = f"not cached, this run is at full quality: {error}"
+            say(hindrance)
+            return hindrance
         line = f"{_use(profile, outlook.is_exact, sampling)}: {_gain(plan, profile)}"
         remark = remark_on(sampling.sampler, profile.settings.sampler)
         say(line if remark is None else f"{line}; {remark}")

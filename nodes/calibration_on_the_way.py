@@ -80,7 +80,9 @@ class CalibrationOnTheWay:
         computed in full."""
         self._calibration.close()
         hindrance = self._hindrance or "the run was stopped before its end"
-        self._say(self._result or f"not calibrated, this run was at full quality: {hindrance}")
+        said = self._result or f"not calibrated, this run was at full quality: {hindrance}"
+        self._say(said)
+        self._report.why_full = said
         if self._report.finished:
             self._report.step_seconds = self._watch.seconds()
         return self._report

@@ -64,9 +64,9 @@ class Sampling:
         return len(self.sigmas) - 1
 
 
-# Builds the run once it is known what will be sampled and where the model's blocks are. None: the run goes as
-# without the pack. Raises ValueError to refuse.
-MakeRun = Callable[[Sampling, Blocks], Run | None]
+# Builds the run once it is known what will be sampled and where the model's blocks are, or says why the run
+# goes as without the pack. Raises ValueError to refuse.
+MakeRun = Callable[[Sampling, Blocks], Run | str]
 
 
 def patched(
@@ -104,7 +104,6 @@ def _sample(
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
     guider = executor.class_obj
-    run_log = run_log_of(guider.model_patcher)
     host_options = guider.model_options
     options = comfy.model_patcher.create_model_options_clone(host_options)
     sampling = Sampling(
@@ -119,11 +118,16 @@ def _sample(
     except ValueError as error:
         # The host shows this on the sampler's node, so it must say where it comes from.
         raise ValueError(f"OmniCache on the model of this sampler: {error}") from error
-    if run is None:
-        if run_log is not None:
-            run_log.forget(place_in_prompt()[0])
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     started = time.perf_counter()
+    if isinstance(run, str):
+        report = RunReport(sampling.steps, planned_full=None, why_full=run)
+        try:
+            samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            report.finished = True
+            return samples
+        finally:
+            report.seconds = time.perf_counter() - started
+            _remember(report, sampling)
     guider.model_options = options
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -133,8 +137,7 @@ def _sample(
         if report is not None:
             report.seconds = time.perf_counter() - started
             _announce(report)
-            if run_log is not None:
-                run_log.add(_logged(report, sampling))
+            _remember(report, sampling)
 
 
 def run_log_of(model: "comfy.model_patcher.ModelPatcher") -> RunLog | None:
@@ -148,23 +151,29 @@ def place_in_prompt() -> tuple[str | None, str | None]:
     return (context.node_id, context.prompt_id) if context is not None else (None, None)
 
 
-def _logged(report: RunReport, sampling: Sampling) -> LoggedRun:
+def _remember(report: RunReport, sampling: Sampling) -> None:
+    """Leaves a run that has ended to the report nodes of its model."""
+    run_log = run_log_of(sampling.model)
+    if run_log is None:
+        return
     node, prompt = place_in_prompt()
-    return LoggedRun(
-        report,
-        family_of(sampling.model.model.diffusion_model).name,
-        sampling.sampler,
-        tuple(sampling.sigmas),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        node,
-        prompt,
+    run_log.add(
+        LoggedRun(
+            report,
+            family_of(sampling.model.model.diffusion_model).name,
+            sampling.sampler,
+            tuple(sampling.sigmas),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            node,
+            prompt,
+        )
     )
 
 
 def _attach(
     options: dict[str, Any], sampling: Sampling, make_run: MakeRun, shown_on: str | None
-) -> Run | None:
-    """Hangs a new run into the options of one sampling run."""
+) -> Run | str:
+    """Hangs a new run into the options of one sampling run, if there is to be one."""
     transformer_options = options.setdefault("transformer_options", {})
     if "easycache" in transformer_options:
         raise ValueError(
@@ -182,8 +191,8 @@ def _attach(
         on_size=_tell_size,
     )
     run = make_run(sampling, blocks)
-    if run is None:
-        return None
+    if isinstance(run, str):
+        return run
     replacements.update(run.tap.callbacks)
     if isinstance(run.tap, BranchTap):
         skip_unneeded_attention(transformer_options)

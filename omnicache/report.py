@@ -22,6 +22,8 @@ class RunReport:
     kept when the run ended. seconds: of the whole run, loading the model included. step_seconds: of each
     step, the first one from the first call of the model; by the host's clock until the run has reached its
     end, from then on by the device's. profile: by which the run was corrected and watched, if any.
+    why_full: why nothing could be reused in it, None of a run that could; where the run went as without the
+    pack, steps and evaluations were not counted.
     """
 
     steps: int
@@ -39,6 +41,7 @@ class RunReport:
     step_seconds: dict[int, float] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     profile: Profile | None = None
+    why_full: str | None = None
 
     def count(self, kind: StepKind, evaluations: int) -> None:
         if kind == "full":
@@ -104,4 +107,5 @@ class RunReport:
             "drifted_steps": self.drifted_steps,
             "cache_bytes": self.cache_bytes,
             "notes": dict(self.notes),
+            "why_full": self.why_full,
         }
