@@ -159,7 +159,7 @@ def _calibration(
         )
 
     calibration = CalibrationRun(sampling.steps, StackTap(blocks))
-    return CalibrationOnTheWay(calibration, sampling.steps, sampling.latent_shape, finish, say)
+    return CalibrationOnTheWay(calibration, sampling.steps, finish, say)
 
 
 def _plan(profile: Profile, sigmas: list[float], ratio: float) -> Plan:

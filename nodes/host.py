@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_patcher
 import comfy.patcher_extension
@@ -46,6 +46,14 @@ class Run(Protocol):
     def step_finished(self, step: int) -> RunReport | None: ...
     def sampling_finished(self, samples: torch.Tensor) -> None: ...
     def close(self) -> RunReport | None: ...
+
+
+@runtime_checkable
+class FollowsStates(Protocol):
+    """A run that wants to see what the sampler has in hand too, of which areas and context windows show the
+    model parts only."""
+
+    def state_seen(self, x: torch.Tensor) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,8 @@ def _attach(
     add(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, run))
     add(WrappersMP.CALC_COND_BATCH, KEY, partial(_calc_cond_batch, run))
     add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run, shown_on))
+    if isinstance(run, FollowsStates):
+        add(WrappersMP.PREDICT_NOISE, KEY, partial(_predict_noise, run))
     return run
 
 
@@ -224,6 +234,13 @@ def _sampler_sample(
     samples = executor(guider, sigmas, extra_args, on_step, *args, **kwargs)
     run.sampling_finished(samples)
     return samples
+
+
+def _predict_noise(run: FollowsStates, executor, x, *args, **kwargs) -> torch.Tensor:
+    """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before it is taken apart into calls of
+    the model."""
+    run.state_seen(x)
+    return executor(x, *args, **kwargs)
 
 
 def _apply_model(

@@ -354,7 +354,7 @@ def test_skip_layer_guidance_is_measured_in_the_other_passes(folder, lines):
     assert "using the profile" in lines[1]
 
 
-def test_an_area_is_left_to_the_conditionings_of_the_whole_picture(folder, lines):
+def test_areas_are_measured_too(folder, lines):
     model = build("sd3")
     positive = area(conditioning("sd3", 1), 0, 32) + area(conditioning("sd3", 4), 32, 32)
     assert torch.equal(run(automatic(model), "sd3", positive), run(model, "sd3", positive))
@@ -362,16 +362,25 @@ def test_an_area_is_left_to_the_conditionings_of_the_whole_picture(folder, lines
     assert "calibrated on the way" in lines[0] and "using the profile of this setting" in lines[1]
 
 
-def test_context_windows_are_not_measured(folder, lines):
-    model = ContextWindowsManualNode.execute(
-        build("wan"), 4, 2, "standard_static", 1, False, "pyramid", 2
-    ).args[0]
-    latent = torch.full((1, 16, 8, 6, 6), 0.1)
+def windowed(schedule: str):
+    """The video model through windows of 6 frames."""
+    return ContextWindowsManualNode.execute(build("wan"), 6, 1, schedule, 1, False, "pyramid", 2).args[0]
+
+
+def test_context_windows_that_stay_are_measured(folder, lines):
+    model, latent = windowed("standard_static"), torch.full((1, 16, 12, 6, 6), 0.1)
     patch = automatic(model)
-    for _ in range(2):
-        assert torch.equal(run(patch, "wan", latent=latent), run(model, "wan", latent=latent))
-    assert len(lines) == 2 and files(folder) == []
-    assert all("the model never saw the whole latent (areas or context windows)" in line for line in lines)
+    assert torch.equal(run(patch, "wan", latent=latent), run(model, "wan", latent=latent))
+    run(patch, "wan", latent=latent)
+    assert "calibrated on the way" in lines[0] and "using the profile of this setting" in lines[1]
+
+
+def test_context_windows_that_move_from_step_to_step_are_not(folder, lines):
+    model, latent = windowed("looped_uniform"), torch.full((1, 16, 12, 6, 6), 0.1)
+    assert torch.equal(run(automatic(model), "wan", latent=latent), run(model, "wan", latent=latent))
+    assert len(lines) == 1 and files(folder) == []
+    assert "not calibrated, this run was at full quality: model: it cannot be calibrated, it saw" in lines[0]
+    assert "set context_schedule to standard_static" in lines[0]
 
 
 def test_two_runs_at_once_leave_one_valid_profile(folder, lines):
