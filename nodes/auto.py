@@ -75,6 +75,7 @@ class OmniCacheAuto(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # as in Curvature Scheduler: a copy speaks on itself
         )
 
     @classmethod

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import nodes
+from comfyui_omnicache.nodes import auto, curvature_scheduler
 from comfyui_omnicache.nodes.auto import OmniCacheAuto
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
@@ -261,6 +262,26 @@ def test_a_node_that_the_host_took_for_its_copy_is_reported_as_that(host):
     prompt["decode"]["inputs"]["samples"] = ["copied", 0]
     (run,) = facts_of(host.run(prompt, "second"))["runs"]
     assert len(host.calls) == before and run["node"] == "sample"
+
+
+@pytest.mark.parametrize("kind", ["CurvatureScheduler", "OmniCacheAuto"])
+def test_a_node_that_names_itself_runs_again_for_its_copy_and_not_for_each_prompt(host, monkeypatch, kind):
+    named: list[str] = []
+    for module, name in ((curvature_scheduler, "Schedule"), (auto, "_run_maker")):
+        made = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, made=made: named.append(args[-1]) or made(*args))
+    prompt = graph()
+    first = "schedule" if kind == "CurvatureScheduler" else "patch"
+    if kind == "OmniCacheAuto":
+        inputs = {"model": ["load", 0], "budget": "faithful (about 1.9x)"}
+        prompt["patch"] = {"class_type": kind, "inputs": inputs}
+    host.run(prompt, "first")
+    host.run(prompt, "second")
+    assert named == [first]
+    prompt["copied"] = prompt.pop(first)
+    text = json.dumps(prompt).replace(f'["{first}", 0]', '["copied", 0]')
+    host.run(json.loads(text), "third")
+    assert named == [first, "copied"]
 
 
 @pytest.mark.parametrize("sampler", ["dpm_fast", "dpm_adaptive"])
