@@ -14,13 +14,14 @@ from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
 from ..omnicache.plan import MIN_STEPS, Budget, Constraints, Plan
 from ..omnicache.profile import Profile, Settings
+from ..omnicache.report import RunReport
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import TYPICAL_REUSE_COST, Schedule, measured_reuse_cost
 from ..omnicache.tap import Blocks, StackTap
 from . import library
 from .auto_profiles import Setting, Shelf
 from .calibration_on_the_way import CalibrationOnTheWay
-from .host import MakeRun, Sampling, log, patched, tell
+from .host import MakeRun, OnEnd, Sampling, log, patched, tell
 from .identity import timesteps_of
 from .model_patch import cache_run
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on
@@ -86,7 +87,8 @@ class OmniCacheAuto(io.ComfyNode):
         except UnknownModel as unknown:
             tell(str(unknown), node_id=node_id)
             return io.NodeOutput(model)
-        return io.NodeOutput(patched(model, _run_maker(BUDGETS[budget], node_id)))
+        make_run = _run_maker(BUDGETS[budget], node_id)
+        return io.NodeOutput(patched(model, make_run, on_end=_doubter(node_id)))
 
 
 def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
@@ -119,6 +121,15 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
         return run
 
     return make_run
+
+
+def _doubter(node_id: str | None) -> OnEnd:
+    def on_end(sampling: Sampling, report: RunReport) -> None:
+        if report.drifted_steps:
+            report.drift_advice = _shelf.doubt(Setting.of(sampling), sampling.sigmas)
+            tell(report.drift_remark(), logging.DEBUG, node_id)  # the log has it in the line of the run
+
+    return on_end
 
 
 def _hindrance(sampling: Sampling) -> str | None:

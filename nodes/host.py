@@ -76,12 +76,16 @@ class Sampling:
 # goes as without the pack. Raises ValueError to refuse.
 MakeRun = Callable[[Sampling, Blocks], Run | str]
 
+# Is given the report of a run that has ended before anything is said of it.
+OnEnd = Callable[[Sampling, RunReport], None]
+
 
 def patched(
     model: "comfy.model_patcher.ModelPatcher",
     make_run: MakeRun,
     with_branches: bool = False,
     shown_on: str | None = None,
+    on_end: OnEnd | None = None,
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
@@ -95,13 +99,14 @@ def patched(
     bridge(clone, family, with_branches)
     clone.set_attachments(KEY, RunLog())
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on, on_end))
     return clone
 
 
 def _sample(
     make_run: MakeRun,
     shown_on: str | None,
+    on_end: OnEnd | None,
     executor,
     noise,
     latent_image,
@@ -144,6 +149,8 @@ def _sample(
         report = run.close()
         if report is not None:
             report.seconds = time.perf_counter() - started
+            if on_end is not None:
+                on_end(sampling, report)
             _announce(report)
             _remember(report, sampling)
 

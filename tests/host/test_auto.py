@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import comfy.lora
 import comfy.model_management
@@ -381,6 +382,38 @@ def test_context_windows_that_move_from_step_to_step_are_not(folder, lines):
     assert len(lines) == 1 and files(folder) == []
     assert "not calibrated, this run was at full quality: model: it cannot be calibrated, it saw" in lines[0]
     assert "set context_schedule to standard_static" in lines[0]
+
+
+def calm(folder) -> None:
+    """Makes the saved profile claim a tenth of the noise."""
+    (name,) = (name for name in files(folder) if name.endswith(".json"))
+    profile = library.load(os.path.join("auto", name))
+    (folder / name).write_text(replace(profile, noise=profile.noise / 100).to_json())
+
+
+def test_a_profile_that_foretold_too_little_noise_is_measured_anew_once(folder, lines, reports):
+    patch = automatic(build("sd3"), "fastest (about 3.1x)")
+
+    def again() -> tuple[str, str]:
+        """What was said when the run began, or when it had calibrated, and after it."""
+        sample(patch, "sd3", steps=24)
+        said = next(line for line in reversed(lines) if "steps more were" not in line)
+        return said, reports[-1].summary()
+
+    again()
+    calm(folder)
+    said, summary = again()
+    assert "using the profile" in said and reports[-1].drifted_steps > 0
+    assert summary.endswith("the next run at this setting is measured anew, in full quality")
+    assert summary.split("; ")[-1] in lines[-1]  # on the node too
+    said, summary = again()
+    assert "calibrated on the way" in said and "not used: the earlier profile" in said
+    said, summary = again()
+    assert "using the profile" in said and reports[-1].drifted_steps == 0
+    calm(folder)
+    for _ in range(2):  # once is enough
+        said, summary = again()
+        assert "using the profile" in said and "take a budget nearer to quality" in summary
 
 
 def test_two_runs_at_once_leave_one_valid_profile(folder, lines):
