@@ -14,13 +14,14 @@ from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
 from ..omnicache.plan import MIN_STEPS, Budget, Constraints, Plan
 from ..omnicache.profile import Profile, Settings
+from ..omnicache.report import RunReport
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import TYPICAL_REUSE_COST, Schedule, measured_reuse_cost
 from ..omnicache.tap import Blocks, StackTap
 from . import library
 from .auto_profiles import Setting, Shelf
 from .calibration_on_the_way import CalibrationOnTheWay
-from .host import MakeRun, Sampling, log, patched, tell
+from .host import MakeRun, OnEnd, Sampling, log, patched, tell
 from .identity import timesteps_of
 from .model_patch import cache_run
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on
@@ -75,6 +76,7 @@ class OmniCacheAuto(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # as in Curvature Scheduler: a copy speaks on itself
         )
 
     @classmethod
@@ -85,19 +87,20 @@ class OmniCacheAuto(io.ComfyNode):
         except UnknownModel as unknown:
             tell(str(unknown), node_id=node_id)
             return io.NodeOutput(model)
-        return io.NodeOutput(patched(model, _run_maker(BUDGETS[budget], node_id)))
+        make_run = _run_maker(BUDGETS[budget], node_id)
+        return io.NodeOutput(patched(model, make_run, on_end=_doubter(node_id)))
 
 
 def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
     def say(text: str) -> None:
         tell(text, logging.INFO, node_id)
 
-    def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | CalibrationOnTheWay | None:
+    def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | CalibrationOnTheWay | str:
         blocks = replace(blocks, on_size=lambda size: None)  # would take the place of what the node says
         hindrance = _hindrance(sampling)
         if hindrance is not None:
             say(hindrance)
-            return None
+            return hindrance
         try:
             setting = Setting.of(sampling)
             profile, wrong = _shelf.find(setting, sampling.sigmas)
@@ -109,14 +112,24 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
         # The user asked for a picture, and has one without the pack.
         except Exception as error:
             log.debug("OmniCache Auto", exc_info=error)
-            say(f"not cached, this run is at full quality: {error}")
-            return None
+            hindrance = f"not cached, this run is at full quality: {error}"
+            say(hindrance)
+            return hindrance
         line = f"{_use(profile, outlook.is_exact, sampling)}: {_gain(plan, profile)}"
         remark = remark_on(sampling.sampler, profile.settings.sampler)
         say(line if remark is None else f"{line}; {remark}")
         return run
 
     return make_run
+
+
+def _doubter(node_id: str | None) -> OnEnd:
+    def on_end(sampling: Sampling, report: RunReport) -> None:
+        if report.drifted_steps:
+            report.drift_advice = _shelf.doubt(Setting.of(sampling), sampling.sigmas)
+            tell(report.drift_remark(), logging.DEBUG, node_id)  # the log has it in the line of the run
+
+    return on_end
 
 
 def _hindrance(sampling: Sampling) -> str | None:
@@ -158,7 +171,7 @@ def _calibration(
         )
 
     calibration = CalibrationRun(sampling.steps, StackTap(blocks))
-    return CalibrationOnTheWay(calibration, sampling.steps, sampling.latent_shape, finish, say)
+    return CalibrationOnTheWay(calibration, sampling.steps, finish, say)
 
 
 def _plan(profile: Profile, sigmas: list[float], ratio: float) -> Plan:

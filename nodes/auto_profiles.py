@@ -70,33 +70,52 @@ def are_of_one_kind(sampler: str, other: str) -> bool:
 
 class Shelf:
     """Where the profiles are: in the subfolder of models/omnicache, and in memory those that could not be
-    written there.
+    written there, and which settings are to be measured anew.
 
-    These are kept for as long as the process lives, and by the module, because no other place outlives a
-    prompt: the host makes the node and its output anew when any of its inputs changes.
+    What is in memory is kept for as long as the process lives, and by the module, because no other place
+    outlives a prompt: the host makes the node and its output anew when any of its inputs changes.
     """
 
     MOST_UNSAVED = 16  # a few hundred kilobytes each
 
     def __init__(self) -> None:
-        self._unsaved: tuple[Profile, ...] = ()  # oldest first; replaced, never changed: there may be threads
+        # Replaced, never changed: there may be threads.
+        self._unsaved: tuple[Profile, ...] = ()  # oldest first
+        self._doubted: frozenset[str] = frozenset()  # stems of settings to be measured anew
+        self._renewed: frozenset[str] = frozenset()  # and of those that were
 
     def find(self, setting: Setting, sigmas: list[float]) -> tuple[Profile | None, list[str]]:
         """The profile that serves a setting at these sigmas best, and what is wrong with files that could not
         be read."""
-        profiles, wrong = list(self._unsaved), []
+        if setting.stem(sigmas) in self._doubted:
+            return None, ["the earlier profile, which foretold too little error"]
+        profiles, wrong = [], []
         for name in library.automatic_names(f" {setting.key}-"):
             try:
                 profiles.append(library.load(name))
             except ValueError as error:
                 wrong.append(str(error).split(". ")[0])
-        return best(profiles, setting, sigmas), wrong
+        return best([*profiles, *self._unsaved], setting, sigmas), wrong
+
+    def doubt(self, setting: Setting, sigmas: list[float]) -> str:
+        """The profile that served this run foretold too little noise. Has the next run at these sigmas
+        measured anew, once: with prompts of several kinds there would be no end to it. Says what comes of
+        it."""
+        stem = setting.stem(sigmas)
+        if stem in self._renewed:
+            return "take a budget nearer to quality if the picture suffers"
+        self._doubted |= {stem}
+        return "the next run at this setting is measured anew, in full quality"
 
     def keep(self, profile: Profile, setting: Setting, sigmas: list[float]) -> str:
         """Saves a profile, or remembers it, and says which."""
         profile = Profile.from_json(profile.to_json(), "just measured")  # what is written can be read again
+        stem = setting.stem(sigmas)
+        if stem in self._doubted:
+            self._doubted -= {stem}
+            self._renewed |= {stem}
         try:
-            return f"saved as {library.save_automatic(profile, setting.stem(sigmas))}"
+            return f"saved as {library.save_automatic(profile, stem)}"
         except OSError as error:
             self._unsaved = (*self._unsaved, profile)[-self.MOST_UNSAVED :]
             return f"kept until ComfyUI ends, because it could not be saved: {error}"

@@ -19,46 +19,36 @@ _MOST_CHARACTERS = 200  # an error of the device can be a page
 class CalibrationOnTheWay:
     """Runs every evaluation in full and measures beside it, until something is in the way of measuring.
 
-    steps: of the sampler. latent_shape: of one sample. finish: takes what was measured when all has gone
-    well, and returns what to say. say: is called once, at the end, with that or with why nothing was
-    measured.
+    steps: of the sampler. finish: takes what was measured when all has gone well, and returns what to say.
+    say: is called once, at the end, with that or with why nothing was measured.
     """
 
     def __init__(
         self,
         calibration: CalibrationRun,
         steps: int,
-        latent_shape: tuple[int, ...],
         finish: Callable[[CalibrationRun], str],
         say: Callable[[str], None],
     ) -> None:
         self.tap = calibration.tap
         self._calibration = calibration
-        self._latent_shape = latent_shape
         self._finish = finish
         self._say = say
         self._result = ""
         self._hindrance = ""
-        self._left_out = ""  # why some calls were not measured
-        self._has_measured = False
         self._report = RunReport(steps=steps, planned_full=steps)
         self._watch = Stopwatch()
 
     def evaluate(self, call: Call) -> torch.Tensor:
-        """Answers one call of the host in full. What cannot be measured, such as the extra pass of
-        SkipLayerGuidance, is left to the others of the step."""
+        """Answers one call of the host in full."""
         self._watch.start(call.x.device)
         self._report.count("full", len(call.rows))
-        if call.refusal is not None:
-            self._left_out = call.refusal
-        elif call.x.shape[1:] != self._latent_shape:
-            self._left_out = "the model never saw the whole latent (areas or context windows)"
-        elif not self._hindrance:
-            measured = self._attempt(lambda: self._calibration.evaluate(call))
-            if measured is not None:
-                self._has_measured = True
-                return measured
-        return call.forward()
+        measured = self._attempt(lambda: self._calibration.evaluate(call))
+        return measured if measured is not None else call.forward()
+
+    def state_seen(self, x: torch.Tensor) -> None:
+        """x: (batch, ...) what the sampler wants to be evaluated."""
+        self._calibration.state_seen(x)
 
     def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool:
         """Never: every evaluation runs in full."""
@@ -69,8 +59,6 @@ class CalibrationOnTheWay:
         self._attempt(lambda: self._calibration.step_finished(step))
 
     def sampling_finished(self, samples: torch.Tensor) -> None:
-        if not self._has_measured and not self._hindrance:
-            self._hindrance = self._left_out or "the model was not called"
         self._attempt(lambda: self._calibration.sampling_finished(samples))
         self._result = self._attempt(lambda: self._finish(self._calibration)) or ""
         self._report.finished = True
@@ -80,7 +68,9 @@ class CalibrationOnTheWay:
         computed in full."""
         self._calibration.close()
         hindrance = self._hindrance or "the run was stopped before its end"
-        self._say(self._result or f"not calibrated, this run was at full quality: {hindrance}")
+        said = self._result or f"not calibrated, this run was at full quality: {hindrance}"
+        self._say(said)
+        self._report.why_full = said
         if self._report.finished:
             self._report.step_seconds = self._watch.seconds()
         return self._report

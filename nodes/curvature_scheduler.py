@@ -101,7 +101,10 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # else a schedule that the host kept would name a node that is gone
+            # Makes the id part of the host's cache key, which the hidden input alone does not: else a copy of
+            # this node would get the schedule of the first, whose plot then follows the steps of both. A
+            # prompt that changes nothing still runs nothing again.
+            not_idempotent=True,
             is_output_node=True,
         )
 

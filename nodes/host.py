@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_patcher
 import comfy.patcher_extension
@@ -48,6 +48,14 @@ class Run(Protocol):
     def close(self) -> RunReport | None: ...
 
 
+@runtime_checkable
+class FollowsStates(Protocol):
+    """A run that wants to see what the sampler has in hand too, of which areas and context windows show the
+    model parts only."""
+
+    def state_seen(self, x: torch.Tensor) -> None: ...
+
+
 @dataclass(frozen=True)
 class Sampling:
     """A sampling run that is about to start. model: the one that executes. sigmas: one more than there are
@@ -64,9 +72,12 @@ class Sampling:
         return len(self.sigmas) - 1
 
 
-# Builds the run once it is known what will be sampled and where the model's blocks are. None: the run goes as
-# without the pack. Raises ValueError to refuse.
-MakeRun = Callable[[Sampling, Blocks], Run | None]
+# Builds the run once it is known what will be sampled and where the model's blocks are, or says why the run
+# goes as without the pack. Raises ValueError to refuse.
+MakeRun = Callable[[Sampling, Blocks], Run | str]
+
+# Is given the report of a run that has ended before anything is said of it.
+OnEnd = Callable[[Sampling, RunReport], None]
 
 
 def patched(
@@ -74,6 +85,7 @@ def patched(
     make_run: MakeRun,
     with_branches: bool = False,
     shown_on: str | None = None,
+    on_end: OnEnd | None = None,
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
@@ -87,13 +99,14 @@ def patched(
     bridge(clone, family, with_branches)
     clone.set_attachments(KEY, RunLog())
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on, on_end))
     return clone
 
 
 def _sample(
     make_run: MakeRun,
     shown_on: str | None,
+    on_end: OnEnd | None,
     executor,
     noise,
     latent_image,
@@ -104,7 +117,6 @@ def _sample(
 ) -> torch.Tensor:
     """OUTER_SAMPLE wrapper: one sampling run."""
     guider = executor.class_obj
-    run_log = run_log_of(guider.model_patcher)
     host_options = guider.model_options
     options = comfy.model_patcher.create_model_options_clone(host_options)
     sampling = Sampling(
@@ -119,11 +131,16 @@ def _sample(
     except ValueError as error:
         # The host shows this on the sampler's node, so it must say where it comes from.
         raise ValueError(f"OmniCache on the model of this sampler: {error}") from error
-    if run is None:
-        if run_log is not None:
-            run_log.forget(place_in_prompt()[0])
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     started = time.perf_counter()
+    if isinstance(run, str):
+        report = RunReport(sampling.steps, planned_full=None, why_full=run)
+        try:
+            samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            report.finished = True
+            return samples
+        finally:
+            report.seconds = time.perf_counter() - started
+            _remember(report, sampling)
     guider.model_options = options
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -132,9 +149,10 @@ def _sample(
         report = run.close()
         if report is not None:
             report.seconds = time.perf_counter() - started
+            if on_end is not None:
+                on_end(sampling, report)
             _announce(report)
-            if run_log is not None:
-                run_log.add(_logged(report, sampling))
+            _remember(report, sampling)
 
 
 def run_log_of(model: "comfy.model_patcher.ModelPatcher") -> RunLog | None:
@@ -148,23 +166,29 @@ def place_in_prompt() -> tuple[str | None, str | None]:
     return (context.node_id, context.prompt_id) if context is not None else (None, None)
 
 
-def _logged(report: RunReport, sampling: Sampling) -> LoggedRun:
+def _remember(report: RunReport, sampling: Sampling) -> None:
+    """Leaves a run that has ended to the report nodes of its model."""
+    run_log = run_log_of(sampling.model)
+    if run_log is None:
+        return
     node, prompt = place_in_prompt()
-    return LoggedRun(
-        report,
-        family_of(sampling.model.model.diffusion_model).name,
-        sampling.sampler,
-        tuple(sampling.sigmas),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        node,
-        prompt,
+    run_log.add(
+        LoggedRun(
+            report,
+            family_of(sampling.model.model.diffusion_model).name,
+            sampling.sampler,
+            tuple(sampling.sigmas),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            node,
+            prompt,
+        )
     )
 
 
 def _attach(
     options: dict[str, Any], sampling: Sampling, make_run: MakeRun, shown_on: str | None
-) -> Run | None:
-    """Hangs a new run into the options of one sampling run."""
+) -> Run | str:
+    """Hangs a new run into the options of one sampling run, if there is to be one."""
     transformer_options = options.setdefault("transformer_options", {})
     if "easycache" in transformer_options:
         raise ValueError(
@@ -182,8 +206,8 @@ def _attach(
         on_size=_tell_size,
     )
     run = make_run(sampling, blocks)
-    if run is None:
-        return None
+    if isinstance(run, str):
+        return run
     replacements.update(run.tap.callbacks)
     if isinstance(run.tap, BranchTap):
         skip_unneeded_attention(transformer_options)
@@ -193,6 +217,8 @@ def _attach(
     add(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, run))
     add(WrappersMP.CALC_COND_BATCH, KEY, partial(_calc_cond_batch, run))
     add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run, shown_on))
+    if isinstance(run, FollowsStates):
+        add(WrappersMP.PREDICT_NOISE, KEY, partial(_predict_noise, run))
     return run
 
 
@@ -215,6 +241,13 @@ def _sampler_sample(
     samples = executor(guider, sigmas, extra_args, on_step, *args, **kwargs)
     run.sampling_finished(samples)
     return samples
+
+
+def _predict_noise(run: FollowsStates, executor, x, *args, **kwargs) -> torch.Tensor:
+    """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before it is taken apart into calls of
+    the model."""
+    run.state_seen(x)
+    return executor(x, *args, **kwargs)
 
 
 def _apply_model(

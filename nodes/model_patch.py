@@ -120,12 +120,12 @@ class OmniCacheModelPatch(io.ComfyNode):
         if profile is not None:
             check_fits(profile, model)
 
-        def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | None:
+        def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | str:
             remark = remark_on(sampling.sampler, profile.settings.sampler if profile is not None else None)
             if remark is not None:
                 tell(remark)
             if sampling.sampler in FREE_RUNNING_SAMPLERS:
-                return None
+                return remark
             if profile is not None:
                 remark = check_fits(profile, sampling.model)
                 if remark is not None:

@@ -1,4 +1,8 @@
-"""Node: what the last sampling runs of a patched model did, and how like an uncached picture theirs is."""
+"""Node: what the last sampling runs of a patched model did, and how like an uncached picture theirs is.
+
+It comes after the sampling that a user has waited for, so it never stops a workflow: whatever is missing for
+a part of the report, it says in the place of that part, and hands the images on.
+"""
 
 import json
 
@@ -9,9 +13,9 @@ from comfyui_version import __version__ as host_version
 from torch import Tensor
 
 from ..omnicache.run_log import LoggedRun
-from ..omnicache.similarity import psnr, ssim
+from ..omnicache.similarity import WINDOW, psnr, ssim
 from ..omnicache.version import __version__
-from .host import KEY, place_in_prompt, run_log_of
+from .host import KEY, place_in_prompt, run_log_of, tell
 from .report_chart import Pictures, draw
 from .sockets import CATEGORY
 
@@ -73,12 +77,13 @@ class OmniCacheReport(io.ComfyNode):
     def execute(
         cls, model, images: Tensor, reference: Tensor | None = None, equal_time: Tensor | None = None
     ) -> io.NodeOutput:
-        if equal_time is not None and reference is None:
-            raise ValueError(
-                "equal_time: there is no reference to compare it with. Connect the picture of all steps "
-                "without a cache to reference, or nothing to equal_time."
-            )
-        _check_alike(images, reference=reference, equal_time=equal_time)
+        runs, remarks = _runs(model, cls.hidden.unique_id, cls.hidden.dynprompt)
+        hindrances = _hindrances(images, reference, equal_time)
+        remarks += hindrances.values()
+        if remarks:
+            tell(" ".join(remarks))
+        reference = None if "reference" in hindrances else reference
+        equal_time = None if reference is None or "equal_time" in hindrances else equal_time
         result, reference, equal_time = (_as_saved(each) for each in (images, reference, equal_time))
         facts = {
             "pack": f"comfyui-omnicache {__version__}",
@@ -86,7 +91,8 @@ class OmniCacheReport(io.ComfyNode):
             "torch": str(torch.__version__),
             "device": _device(),
             "images": {"count": images.shape[0], "width": images.shape[2], "height": images.shape[1]},
-            "runs": _runs(model, cls.hidden.unique_id, cls.hidden.dynprompt),
+            "runs": runs,
+            "remarks": remarks,
             "with_cache": _likeness(result, reference),
             "equal_time": _likeness(equal_time, reference),
         }
@@ -97,13 +103,29 @@ class OmniCacheReport(io.ComfyNode):
         return io.NodeOutput(images, chart, json.dumps(facts, indent=1, allow_nan=False), ui=shown)
 
 
-def _check_alike(images: Tensor, **others: Tensor | None) -> None:
-    for name, other in others.items():
-        if other is not None and other.shape != images.shape:
-            raise ValueError(
+def _hindrances(images: Tensor, reference: Tensor | None, equal_time: Tensor | None) -> dict[str, str]:
+    """Why one of the inputs that are there cannot be compared with."""
+    given = {"reference": reference, "equal_time": equal_time}
+    found = {}
+    for name, other in given.items():
+        if other is None:
+            continue
+        if other.shape != images.shape:
+            found[name] = (
                 f"{name}: {_size(other)} cannot be compared with the {_size(images)} of images. Decode both "
                 "from latents of the same size and batch."
             )
+        elif min(images.shape[1:3]) < WINDOW:
+            found[name] = (
+                f"{name}: {_size(images)} are too few to compare. Give pictures of at least {WINDOW} x "
+                f"{WINDOW} pixels."
+            )
+    if equal_time is not None and reference is None:
+        found["equal_time"] = (
+            "equal_time: there is no reference to compare it with. Connect the picture of all steps without "
+            "a cache to reference."
+        )
+    return found
 
 
 def _size(images: Tensor) -> str:
@@ -111,25 +133,24 @@ def _size(images: Tensor) -> str:
     return f"{count} x {width} x {height} pixels x {channels} channels"
 
 
-def _runs(model, node: str | None, graph) -> list[dict]:
-    """The facts of the sampling runs that led to the images. node: this one's name in the host's graph of the
-    prompt."""
+def _runs(model, node: str | None, graph) -> tuple[list[dict], list[str]]:
+    """The facts of the sampling runs that led to the images, or why there are none. node: this one's name in
+    the host's graph of the prompt."""
     log = run_log_of(model)
     if log is None:
-        raise ValueError(
-            "model: neither OmniCache Model Patch nor OmniCache Auto is on it. Connect the model that went "
-            "to the sampler, behind that node."
-        )
+        return [], [
+            "model: it carries no cache. Connect the output of OmniCache Model Patch or OmniCache Auto, the "
+            "same that goes to the sampler; if it is connected, that node says why it did nothing."
+        ]
     if not log.runs:
-        raise ValueError(
-            "model: no sampling run of it could be cached. Connect the output of OmniCache Model Patch or "
-            "OmniCache Auto to the sampler and to this node, and the sampler's decoded result to images; "
-            "use at least 8 steps, and another sampler than dpm_fast or dpm_adaptive."
-        )
+        return [], [
+            "model: it did not sample. Connect the same output of OmniCache Model Patch or OmniCache Auto to "
+            "the sampler and to this node, and the sampler's decoded result to images."
+        ]
     prompt = place_in_prompt()[1]
     return [
         {**run.as_dict(), "this_prompt": run.prompt == prompt} for run in _leading_to(log.runs, node, graph)
-    ]
+    ], []
 
 
 def _leading_to(runs: tuple[LoggedRun, ...], node: str | None, graph) -> list[LoggedRun]:

@@ -92,6 +92,8 @@ def draw(facts: dict, pictures: Pictures | None) -> Tensor:
     page.line("OmniCache report", 30, gap=12)
     for run in facts["runs"]:
         _run(page, run)
+    for remark in facts["remarks"]:
+        page.line(remark, colour=PLAIN)
     if pictures is not None:
         _likeness(page, facts, pictures)
     page.line(f"{facts['pack']} · {facts['host']} · torch {facts['torch']} · {facts['device']}", 15, GREY)
@@ -100,12 +102,8 @@ def draw(facts: dict, pictures: Pictures | None) -> Tensor:
 
 def _run(page: _Page, run: dict) -> None:
     """What one sampling run did, in words and as bars."""
-    page.line(
-        f"Computed {run['full_steps']} of {len(run['step_kinds'])} steps, {run['full']} of {run['asked']} "
-        f"evaluations; {run['cache_megabytes']:.1f} MB of cache",
-        22, gap=8,
-    )  # fmt: skip
-    if run["equal_time_steps"] is not None:
+    page.line(_headline(run), 22, gap=8)
+    if run["why_full"] is None and run["equal_time_steps"] is not None:
         page.line(
             f"{run['steps_seconds']:.2f} s for the steps. Without reuse, estimated from the median computed "
             f"step: {run['estimated_uncached_seconds']:.2f} s. In the same time: about "
@@ -123,17 +121,31 @@ def _run(page: _Page, run: dict) -> None:
         _bars(page, run["step_milliseconds"], [kind == "full" for kind in run["step_kinds"]])
 
 
+def _headline(run: dict) -> str:
+    if run["why_full"] is not None:
+        return "Nothing was reused in this run"
+    return (
+        f"Computed {run['full_steps']} of {len(run['step_kinds'])} steps, {run['full']} of {run['asked']} "
+        f"evaluations; {run['cache_megabytes']:.1f} MB of cache"
+    )
+
+
 def _remarks(run: dict) -> list[str]:
     """Whatever the numbers do not show."""
-    remarks = [] if run["this_prompt"] else ["From an earlier prompt: the sampler did not run again."]
+    remarks = [_as_sentence(run["why_full"])] if run["why_full"] else []
+    remarks += [] if run["this_prompt"] else ["From an earlier prompt: the sampler did not run again."]
     remarks += [] if run["finished"] else ["The run stopped before its end."]
-    remarks += [f"{reason} ({times}x)".capitalize() for reason, times in run["notes"].items()]
+    remarks += [_as_sentence(f"{reason} ({times}x)") for reason, times in run["notes"].items()]
     if run["drifted_steps"]:
         remarks.append(
             f"{run['drifted_steps']} steps more than planned were computed: reuse disturbed this run up to "
             f"{run['drift']:.1f} times as much as the calibration."
         )
     return remarks
+
+
+def _as_sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _bars(page: _Page, milliseconds: Sequence[float], is_full: Sequence[bool]) -> None:
@@ -219,6 +231,8 @@ def _likeness(page: _Page, facts: dict, pictures: Pictures) -> None:
     page.line("Compared with the reference", 22, gap=8)
     for name, _, _, likeness in compared:
         page.line(f"{name.capitalize()}: {_in_words(likeness)}")
+    if pictures.equal_time is None:
+        page.line(_how_to_control(facts["runs"]), 15, GREY)
     page.reserve(8)
     frames = len(pictures.images)
     worst = min(range(frames), key=lambda frame: facts["with_cache"]["psnr_of_each"][frame])
@@ -226,6 +240,16 @@ def _likeness(page: _Page, facts: dict, pictures: Pictures) -> None:
         _curves(page, [(name, colour, likeness) for name, colour, _, likeness in compared])
         page.line(f"Number {worst} in the batch, which reuse changed most:", gap=10)
     _maps(page, pictures.reference[worst], [(name, images[worst]) for name, _, images, _ in compared])
+
+
+def _how_to_control(runs: Sequence[dict]) -> str:
+    """How to see beside it what fewer steps without a cache give in the same time."""
+    steps = runs[0]["equal_time_steps"] if len(runs) == 1 else None
+    how_many = f"{steps} steps" if steps is not None else "fewer steps"
+    return (
+        f"Would fewer plain steps do as well in the same time? Sample with {how_many} on the model without "
+        "OmniCache, all else the same, and connect the decoded result to equal_time."
+    )
 
 
 def _in_words(likeness: dict) -> str:

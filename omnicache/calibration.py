@@ -11,7 +11,7 @@ from torch import Tensor
 from .lane import Cache, JoinedCaches, LaneKey, Rows, Signature, split_captured
 from .profile import Floats, ModelIdentity, Profile, Settings
 from .run import Call, StageCounter
-from .spectrum import BAND_EDGES, BandProducts, grid_of
+from .spectrum import BAND_EDGES, BandProducts, Grid, grid_of
 from .storage import Kept
 from .tap import BlockTap, Captured
 from .trajectory import GramRecorder, geometry, menger_curvature, turning_angle
@@ -34,6 +34,9 @@ class _Past:
 class CalibrationRun:
     """Runs every evaluation in full, and a shadow for each age that a cache could have (Eq. 6).
 
+    Calls may show the model a part of the latent only, as areas and context windows do: each lane is compared
+    with itself. A call in which nothing may be cached is computed and not measured.
+
     Beside the model it holds the last `ages` residuals of each lane, and the states of the trajectory on the
     CPU.
     """
@@ -49,7 +52,9 @@ class CalibrationRun:
         self._states = GramRecorder()
         self._recorded = 0
         self._latest: Tensor | None = None
-        self._products: BandProducts | None = None
+        self._products: dict[Grid, BandProducts] = {}
+        self._refusal = ""  # why some calls were not measured
+        self._compared: set[int] = set()  # steps with a call that could be compared with the step before
         self._output = np.zeros((steps, bands))
         self._noise = np.zeros((steps, ages, bands))
         self._cross = np.zeros((steps, ages - 1, ages, bands))
@@ -59,10 +64,10 @@ class CalibrationRun:
 
     def evaluate(self, call: Call) -> Tensor:
         """Answers one call of the host in full. Raises ValueError if its blocks cannot be reached."""
-        keys = self._stages.keys(call.rows)
-        self._latest = call.x[: call.x.shape[0] // len(keys)]
         if call.refusal is not None:
-            raise ValueError(f"model: it cannot be calibrated, {call.refusal}.")
+            self._refusal = call.refusal
+            return call.forward()
+        keys = self._stages.keys(call.rows)
         if not self._step < self._steps:  # a sampler that leaves its list of sigmas
             return call.forward()
         started = time.perf_counter()
@@ -78,8 +83,20 @@ class CalibrationRun:
         """Never: every evaluation runs in full."""
         return False
 
+    def state_seen(self, x: Tensor) -> None:
+        """The sampler asks for an evaluation of x, (batch, ...): the whole latent, whatever parts of it the
+        model will see."""
+        self._latest = x.clone()  # some samplers go on in the same tensor
+
     def step_finished(self, step: int) -> None:
-        """The sampler has evaluated step number `step` and goes on to the next."""
+        """The sampler has evaluated step number `step` and goes on to the next. Raises ValueError as soon as
+        at most steps no call could be compared with one of the step before."""
+        if step > 2 * len(self._compared):
+            why = self._refusal or "it saw other parts of the latent than at the step before"
+            raise ValueError(
+                f"model: it cannot be calibrated, {why}. Calibrate without the node that does this; for "
+                "context windows set context_schedule to standard_static."
+            )
         if step == self._recorded and self._latest is not None:
             self._states.add(self._latest)
             self._recorded += 1
@@ -138,7 +155,7 @@ class CalibrationRun:
         """Runs the shadows of one full evaluation and adds up their energies and inner products."""
         step, signature = self._step, Signature.of(call.x, len(pasts))
         sigma = call.sigma_column()
-        products = self._band_products(denoised)
+        products = self._band_products(grid_of(denoised.shape))
         output = products.spectrum((call.x - denoised) / sigma)
         self._output[step] += products.between(output, output).numpy()
         self._residual[step] += sum(float(kept.whole().float().norm()) ** 2 for kept in captured)
@@ -154,6 +171,7 @@ class CalibrationRun:
                 writes_between=call.writes_between,
             )
             _wait_for(shadow)
+            self._compared.add(step)
             self._reuse_seconds[step] += (time.perf_counter() - started) / self._ages
             noise = spectra[age] = products.spectrum((denoised - shadow) / sigma)
             self._noise[step, age - 1] += products.between(noise, noise).numpy()
@@ -168,10 +186,10 @@ class CalibrationRun:
             past[step] = _Past(signature, cache, {age: rows[lane] for age, rows in by_age.items()})
             past.pop(step - self._ages, None)
 
-    def _band_products(self, latent: Tensor) -> BandProducts:
-        if self._products is None:
-            self._products = BandProducts(grid_of(latent.shape))
-        return self._products
+    def _band_products(self, grid: Grid) -> BandProducts:
+        if grid not in self._products:
+            self._products[grid] = BandProducts(grid)
+        return self._products[grid]
 
 
 def _per_step(curve: Floats) -> Floats:

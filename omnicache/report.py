@@ -18,10 +18,13 @@ class RunReport:
     it was decided while sampling. is_corrected: whether what is reused is corrected too. limited_gammas:
     corrections whose calibrated gamma was out of range.
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
-    drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
-    kept when the run ended. seconds: of the whole run, loading the model included. step_seconds: of each
-    step, the first one from the first call of the model; by the host's clock until the run has reached its
-    end, from then on by the device's. profile: by which the run was corrected and watched, if any.
+    drifted_steps: planned to be reused, but computed because of it. drift_advice: what the user should know
+    then. cache_bytes: of the tensors that were kept when the run ended. seconds: of the whole run, loading
+    the model included. step_seconds: of each step, the first one from the first call of the model; by the
+    host's clock until the run has reached its end, from then on by the device's. profile: by which the run
+    was corrected and watched, if any.
+    why_full: why nothing could be reused in it, None of a run that could; where the run went as without the
+    pack, steps and evaluations were not counted.
     """
 
     steps: int
@@ -32,6 +35,7 @@ class RunReport:
     limited_gammas: int = 0
     drift: float | None = None
     drifted_steps: int = 0
+    drift_advice: str = "calibrate with this model, size and prompt"
     cache_bytes: int = 0
     seconds: float = 0.0
     finished: bool = False
@@ -39,6 +43,7 @@ class RunReport:
     step_seconds: dict[int, float] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     profile: Profile | None = None
+    why_full: str | None = None
 
     def count(self, kind: StepKind, evaluations: int) -> None:
         if kind == "full":
@@ -68,13 +73,17 @@ class RunReport:
         remarks = [] if self.finished else ["stopped before the end"]
         remarks += [f"{reason} ({times}x)" for reason, times in self.notes.items()]
         if self.drifted_steps:
-            remarks.append(
-                f"reuse disturbed this run up to {self.drift:.1f} times as much as the calibration, so "
-                f"{self.drifted_steps} steps more were computed: calibrate with this model, size and prompt"
-            )
+            remarks.append(self.drift_remark())
         if self.limited_gammas:
             remarks.append(f"gamma was out of range and limited ({self.limited_gammas}x)")
         return "; ".join([line, *remarks])
+
+    def drift_remark(self) -> str:
+        """For a run with drifted_steps."""
+        return (
+            f"reuse disturbed this run up to {self.drift:.1f} times as much as the calibration, so "
+            f"{self.drifted_steps} steps more were computed: {self.drift_advice}"
+        )
 
     def progress(self) -> dict:
         """What the steps were so far, as plain JSON values. Their times are those of the program, which does
@@ -104,4 +113,5 @@ class RunReport:
             "drifted_steps": self.drifted_steps,
             "cache_bytes": self.cache_bytes,
             "notes": dict(self.notes),
+            "why_full": self.why_full,
         }

@@ -97,7 +97,3 @@ class RunLog:
             if each.node != run.node or (is_same_turn and each.prompt == run.prompt)
         ]
         self.runs = (*kept, run)[-MOST_RUNS:]
-
-    def forget(self, node: str | None) -> None:
-        """The node sampled without a cache."""
-        self.runs = tuple(each for each in self.runs if each.node != node)

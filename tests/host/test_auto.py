@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import comfy.lora
 import comfy.model_management
@@ -354,7 +355,7 @@ def test_skip_layer_guidance_is_measured_in_the_other_passes(folder, lines):
     assert "using the profile" in lines[1]
 
 
-def test_an_area_is_left_to_the_conditionings_of_the_whole_picture(folder, lines):
+def test_areas_are_measured_too(folder, lines):
     model = build("sd3")
     positive = area(conditioning("sd3", 1), 0, 32) + area(conditioning("sd3", 4), 32, 32)
     assert torch.equal(run(automatic(model), "sd3", positive), run(model, "sd3", positive))
@@ -362,16 +363,57 @@ def test_an_area_is_left_to_the_conditionings_of_the_whole_picture(folder, lines
     assert "calibrated on the way" in lines[0] and "using the profile of this setting" in lines[1]
 
 
-def test_context_windows_are_not_measured(folder, lines):
-    model = ContextWindowsManualNode.execute(
-        build("wan"), 4, 2, "standard_static", 1, False, "pyramid", 2
-    ).args[0]
-    latent = torch.full((1, 16, 8, 6, 6), 0.1)
+def windowed(schedule: str):
+    """The video model through windows of 6 frames."""
+    return ContextWindowsManualNode.execute(build("wan"), 6, 1, schedule, 1, False, "pyramid", 2).args[0]
+
+
+def test_context_windows_that_stay_are_measured(folder, lines):
+    model, latent = windowed("standard_static"), torch.full((1, 16, 12, 6, 6), 0.1)
     patch = automatic(model)
-    for _ in range(2):
-        assert torch.equal(run(patch, "wan", latent=latent), run(model, "wan", latent=latent))
-    assert len(lines) == 2 and files(folder) == []
-    assert all("the model never saw the whole latent (areas or context windows)" in line for line in lines)
+    assert torch.equal(run(patch, "wan", latent=latent), run(model, "wan", latent=latent))
+    run(patch, "wan", latent=latent)
+    assert "calibrated on the way" in lines[0] and "using the profile of this setting" in lines[1]
+
+
+def test_context_windows_that_move_from_step_to_step_are_not(folder, lines):
+    model, latent = windowed("looped_uniform"), torch.full((1, 16, 12, 6, 6), 0.1)
+    assert torch.equal(run(automatic(model), "wan", latent=latent), run(model, "wan", latent=latent))
+    assert len(lines) == 1 and files(folder) == []
+    assert "not calibrated, this run was at full quality: model: it cannot be calibrated, it saw" in lines[0]
+    assert "set context_schedule to standard_static" in lines[0]
+
+
+def calm(folder) -> None:
+    """Makes the saved profile claim a tenth of the noise."""
+    (name,) = (name for name in files(folder) if name.endswith(".json"))
+    profile = library.load(os.path.join("auto", name))
+    (folder / name).write_text(replace(profile, noise=profile.noise / 100).to_json())
+
+
+def test_a_profile_that_foretold_too_little_noise_is_measured_anew_once(folder, lines, reports):
+    patch = automatic(build("sd3"), "fastest (about 3.1x)")
+
+    def again() -> tuple[str, str]:
+        """What was said when the run began, or when it had calibrated, and after it."""
+        sample(patch, "sd3", steps=24)
+        said = next(line for line in reversed(lines) if "steps more were" not in line)
+        return said, reports[-1].summary()
+
+    again()
+    calm(folder)
+    said, summary = again()
+    assert "using the profile" in said and reports[-1].drifted_steps > 0
+    assert summary.endswith("the next run at this setting is measured anew, in full quality")
+    assert summary.split("; ")[-1] in lines[-1]  # on the node too
+    said, summary = again()
+    assert "calibrated on the way" in said and "not used: the earlier profile" in said
+    said, summary = again()
+    assert "using the profile" in said and reports[-1].drifted_steps == 0
+    calm(folder)
+    for _ in range(2):  # once is enough
+        said, summary = again()
+        assert "using the profile" in said and "take a budget nearer to quality" in summary
 
 
 def test_two_runs_at_once_leave_one_valid_profile(folder, lines):

@@ -8,9 +8,12 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from conftest_paths import ROOT
+from test_passes import MODEL_NODES, Conds
 
 import nodes
+from cached_runs import run
 from comfyui_omnicache.nodes import library
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
@@ -33,12 +36,15 @@ def own_folder(tmp_path):
         folder_paths.folder_names_and_paths["omnicache"] = paths
 
 
-def calibrate(model, family, steps=10, samples=1, save_as="", profile=None, sampler="euler", batch=1):
+def calibrate(
+    model, family, steps=10, samples=1, save_as="", profile=None, sampler="euler", positive=None,
+    negative=None, latent=None, seed=1,
+):  # fmt: skip
+    latent = torch.full((1, *MODELS[family].shape), 0.1 if seed == 3 else 0.0) if latent is None else latent
     with torch.inference_mode():
         return TrajectoryCalibrator.execute(
-            model, conditioning(family, 1), conditioning(family, 2),
-            {"samples": torch.zeros(batch, *MODELS[family].shape)}, 1, steps, 3.0, sampler, "simple", 1.0,
-            samples, save_as, profile,
+            model, positive or conditioning(family, 1), negative or conditioning(family, 2),
+            {"samples": latent}, seed, steps, 3.0, sampler, "simple", 1.0, samples, save_as, profile,
         )  # fmt: skip
 
 
@@ -103,6 +109,40 @@ def test_calibration_gives_the_picture_of_the_uncached_model(family):
     measured = (profile.noise.sum(-1) > 0).sum(1)
     assert measured.tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3, 3]
     assert json.loads(json.dumps(out.ui, allow_nan=False))["omnicache_plot"][0]["asked"] == 10
+
+
+def windowed(schedule: str):
+    """The video model through windows of 6 frames."""
+    return ContextWindowsManualNode.execute(build("wan"), 6, 1, schedule, 1, False, "pyramid", 2).args[0]
+
+
+VIDEO = torch.full((1, 16, 12, 6, 6), 0.1)
+PARTIAL = {
+    "areas": lambda: (build("sd3"), "sd3", *(side[:1] for side in Conds.areas_of_both_prompts("sd3")), None),
+    "a further pass": lambda: (MODEL_NODES["skip layer guidance"](build("sd3")), "sd3", None, None, None),
+    "context windows": lambda: (windowed("standard_static"), "wan", None, None, VIDEO),
+}
+
+
+@pytest.mark.parametrize("case", PARTIAL)
+def test_calls_that_are_not_of_the_whole_latent_are_measured_too(case):
+    """In the first case no call is."""
+    model, family, positive, negative, latent = PARTIAL[case]()
+    profile, result = calibrate(
+        model, family, positive=positive, negative=negative, latent=latent, seed=3
+    ).args
+    assert torch.equal(result["samples"], run(model, family, positive, negative, 10, latent))
+    assert (profile.noise.sum(-1) > 0).sum(1).tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3, 3]
+    assert profile.coordinates[0, 0] > profile.coordinates[-1, 0] > 0  # on the way to the whole picture
+    assert profile.settings.latent_shape == tuple(result["samples"].shape[1:])
+
+
+def test_windows_that_move_are_refused_after_two_steps():
+    model, steps = windowed("looped_uniform"), []
+    model.model.diffusion_model.register_forward_hook(lambda *_: steps.append(1))
+    with pytest.raises(ValueError, match="it saw other parts .* set context_schedule to standard_static"):
+        calibrate(model, "wan", latent=VIDEO, steps=30)
+    assert len(steps) < 30
 
 
 def test_samples_add_up_and_profiles_merge_exactly():

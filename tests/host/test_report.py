@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 import nodes
+from comfyui_omnicache.nodes import auto, curvature_scheduler
+from comfyui_omnicache.nodes.auto import OmniCacheAuto
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.report import OmniCacheReport
@@ -60,6 +62,7 @@ def host(monkeypatch, tmp_path):
         "TestDecode": source("IMAGE", picture),
         "TestCrop": source("IMAGE", lambda images: images[:, :12]),
         "CurvatureScheduler": CurvatureScheduler,
+        "OmniCacheAuto": OmniCacheAuto,
         "OmniCacheModelPatch": OmniCacheModelPatch,
         "OmniCacheReport": OmniCacheReport,
     }
@@ -261,41 +264,99 @@ def test_a_node_that_the_host_took_for_its_copy_is_reported_as_that(host):
     assert len(host.calls) == before and run["node"] == "sample"
 
 
+@pytest.mark.parametrize("kind", ["CurvatureScheduler", "OmniCacheAuto"])
+def test_a_node_that_names_itself_runs_again_for_its_copy_and_not_for_each_prompt(host, monkeypatch, kind):
+    named: list[str] = []
+    for module, name in ((curvature_scheduler, "Schedule"), (auto, "_run_maker")):
+        made = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, made=made: named.append(args[-1]) or made(*args))
+    prompt = graph()
+    first = "schedule" if kind == "CurvatureScheduler" else "patch"
+    if kind == "OmniCacheAuto":
+        inputs = {"model": ["load", 0], "budget": "faithful (about 1.9x)"}
+        prompt["patch"] = {"class_type": kind, "inputs": inputs}
+    host.run(prompt, "first")
+    host.run(prompt, "second")
+    assert named == [first]
+    prompt["copied"] = prompt.pop(first)
+    text = json.dumps(prompt).replace(f'["{first}", 0]', '["copied", 0]')
+    host.run(json.loads(text), "third")
+    assert named == [first, "copied"]
+
+
 @pytest.mark.parametrize("sampler", ["dpm_fast", "dpm_adaptive"])
 def test_an_uncached_run_does_not_pass_for_the_one_before(host, sampler):
     prompt = graph()
     host.run(prompt, "first")
     prompt["sample"]["inputs"]["sampler_name"] = sampler
-    with pytest.raises(ValueError, match="model: no sampling run of it could be cached"):
-        host.run(prompt, "second")
+    (run,) = facts_of(host.run(prompt, "second"))["runs"]
+    assert run["prompt"] == "second" and f"{sampler} chooses its own steps" in run["why_full"]
+    assert run["step_kinds"] == [] and run["equal_time_steps"] is None and run["seconds"] > 0
 
 
-def test_a_model_without_the_patch_is_refused(host):
-    prompt = graph()
+def test_a_run_that_could_reuse_nothing_is_reported_with_the_reason(host):
+    """As OmniCacheAuto does below 8 steps. The picture is saved, and compared, all the same."""
+    prompt = with_reference(graph())
+    prompt["patch"] = {
+        "class_type": "OmniCacheAuto",
+        "inputs": {"model": ["load", 0], "budget": "faithful (about 1.9x)"},
+    }
+    for name in ("sample", "sample_plain"):
+        prompt[name]["inputs"]["steps"] = 4
+    prompt["save"] = saving("report")
+    outputs = host.run(prompt, extra_data={"extra_pnginfo": {}})
+    facts = facts_of(outputs)
+    assert "steps: 4 are too few" in facts["runs"][0]["why_full"] and facts["runs"][0]["steps"] == 4
+    assert facts["with_cache"]["psnr"] == 100.0
+    assert json.loads(metadata(host, outputs)["omnicache"]) == {"report": facts}
+
+
+def unpatched(prompt: dict) -> None:
     prompt["report"]["inputs"]["model"] = ["load", 0]
-    with pytest.raises(ValueError, match="model: neither OmniCache Model Patch nor OmniCache Auto is on it"):
-        host.run(prompt)
 
 
-def test_a_patched_model_that_did_not_sample_is_refused(host):
-    prompt = graph()
+def not_sampled(prompt: dict) -> None:
     prompt["sample"]["inputs"]["model"] = ["load", 0]
-    with pytest.raises(ValueError, match="model: no sampling run of it could be cached. Connect"):
-        host.run(prompt)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (unpatched, "model: it carries no cache. Connect the output of OmniCache Model Patch"),
+        (not_sampled, "model: it did not sample. Connect the same output"),
+    ],
+)
+def test_a_report_without_a_run_says_why_and_hands_on_the_images(host, told, change, words):
+    prompt = with_reference(graph())
+    change(prompt)
+    prompt["save"] = saving("report")
+    outputs = host.run(prompt)
+    facts = facts_of(outputs)
+    assert outputs["save"]["images"] and facts["runs"] == [] and facts["remarks"][0].startswith(words)
+    assert told == [f"OmniCache: {facts['remarks'][0]}"] and facts["with_cache"]["psnr"] > 0
 
 
 @pytest.mark.parametrize("name", ["reference", "equal_time"])
-def test_pictures_of_another_size_are_refused(host, name):
+def test_pictures_of_another_size_are_not_compared(host, name):
     prompt = with_reference(graph())
     prompt["crop"] = {"class_type": "TestCrop", "inputs": {"images": ["decode_plain", 0]}}
     prompt["report"]["inputs"][name] = ["crop", 0]
+    facts = facts_of(host.run(prompt))
     words = f"{name}: 1 x 16 x 12 pixels x 3 channels cannot be compared with the 1 x 16 x 16 pixels"
-    with pytest.raises(ValueError, match=words):
-        host.run(prompt)
+    assert facts["remarks"][0].startswith(words) and len(facts["runs"]) == 1
+    assert (facts["with_cache"] is None) == (name == "reference") and facts["equal_time"] is None
 
 
-def test_fewer_steps_without_a_reference_are_refused(host):
+def test_pictures_too_small_for_a_likeness_are_not_compared(host, monkeypatch):
+    monkeypatch.setitem(
+        nodes.NODE_CLASS_MAPPINGS, "TestDecode", source("IMAGE", lambda samples: picture(samples)[:, :8, :8])
+    )
+    facts = facts_of(host.run(with_reference(graph())))
+    assert facts["with_cache"] is None and facts["remarks"][0].startswith("reference: 1 x 8 x 8 pixels")
+
+
+def test_fewer_steps_without_a_reference_are_not_compared(host):
     prompt = with_reference(graph())
     prompt["report"]["inputs"]["equal_time"] = prompt["report"]["inputs"].pop("reference")
-    with pytest.raises(ValueError, match="equal_time: there is no reference"):
-        host.run(prompt)
+    facts = facts_of(host.run(prompt))
+    assert facts["equal_time"] is None and facts["remarks"][0].startswith("equal_time: there is no reference")

@@ -17,8 +17,8 @@ def run(milliseconds: list[float], kinds: str, **changes) -> dict:
         "step_kinds": ["full" if kind == "F" else "reuse" for kind in kinds],
         "step_milliseconds": milliseconds, "steps_seconds": sum(milliseconds) / 1000, "seconds": 1.0,
         "estimated_uncached_seconds": 2.0, "equal_time_steps": 3, "this_prompt": True, "finished": True,
-        "notes": {}, "drifted_steps": 0, "drift": None, "profile": None, "family": "sd3", "sampler": "euler",
-        "ended": "2026-01-01T00:00:00+00:00", **changes,
+        "notes": {}, "why_full": None, "drifted_steps": 0, "drift": None, "profile": None,
+        "family": "sd3", "sampler": "euler", "ended": "2026-01-01T00:00:00+00:00", **changes,
     }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def facts(*runs: dict, frames: int = 1) -> dict:
     likeness = {"psnr": 20.0, "ssim": 0.5, "psnr_of_each": [20.0] * frames, "ssim_of_each": [0.5] * frames}
     return {
         "pack": "a", "host": "b", "torch": "c", "device": "d", "runs": runs, "with_cache": likeness,
-        "equal_time": likeness,
+        "equal_time": likeness, "remarks": [],
     }  # fmt: skip
 
 
@@ -61,8 +61,10 @@ def test_a_first_step_that_warms_up_does_not_flatten_the_others():
 def test_what_went_otherwise_is_written_in_another_colour():
     assert not pixels_of(draw(facts(run([1, 1], "Fr")), None), PLAIN).any()
     drifted = {"drifted_steps": 2, "drift": 4.0}
-    for unusual in ({"this_prompt": False}, {"finished": False}, {"notes": {"a": 1}}, drifted):
+    others = {"this_prompt": False}, {"finished": False}, {"notes": {"a": 1}}, {"why_full": "a"}
+    for unusual in (drifted, *others):
         assert pixels_of(draw(facts(run([1, 1], "Fr", **unusual)), None), PLAIN).any(), unusual
+    assert pixels_of(draw({**facts(), "remarks": ["a"]}, None), PLAIN).any()
 
 
 def test_a_run_without_times_is_drawn_without_bars():

@@ -42,8 +42,6 @@ def test_the_log_keeps_of_each_node_the_runs_of_its_last_prompt():
     assert [(each.node, each.prompt) for each in log.runs] == [("8", "a"), ("3", "b")]
     log.add(run(node="3", prompt="b"))
     assert [(each.node, each.prompt) for each in log.runs] == [("8", "a"), ("3", "b"), ("3", "b")]
-    log.forget("3")
-    assert [each.node for each in log.runs] == ["8"]
 
 
 def test_outside_a_prompt_the_last_run_is_kept():
