@@ -9,7 +9,10 @@ from open_sora_vae_reference import DEPTH, FRAMES, GROUPS, REFERENCE, SCALE, SHI
 from safetensors import safe_open
 from stdit3_reference import known_weights
 
+import nodes
+from comfyui_omnicache.architectures.open_sora import OpenSoraCodec
 from comfyui_omnicache.architectures.open_sora_vae import OpenSoraVAE, OpenSoraVAEConfig
+from comfyui_omnicache.architectures.vae import VideoVAE
 
 pytest.importorskip("diffusers")
 
@@ -21,12 +24,24 @@ def reference() -> tuple[dict, dict]:
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["shapes"])
 
 
+class TinyVAE(OpenSoraVAE):
+    @classmethod
+    def from_config(cls, config):
+        return cls(OpenSoraVAEConfig(SHIFT, SCALE, spatial=SPATIAL, width=WIDTH, depth=DEPTH, groups=GROUPS))
+
+
 @pytest.fixture(scope="module")
 def vae() -> OpenSoraVAE:
-    config = OpenSoraVAEConfig(SHIFT, SCALE, spatial=SPATIAL, width=WIDTH, depth=DEPTH, groups=GROUPS)
-    model = OpenSoraVAE(config).eval().requires_grad_(False)
+    model = TinyVAE.from_config({}).eval().requires_grad_(False)
     model.load_state_dict(known_weights(model.state_dict()))
     return model
+
+
+@pytest.fixture
+def host_vae(vae) -> VideoVAE:
+    codec = OpenSoraCodec(TinyVAE, {})
+    codec.take(vae.state_dict(), torch.float32)
+    return VideoVAE(codec, torch.float32)
 
 
 def test_parameters_have_the_published_names_and_shapes(vae, reference):
@@ -41,6 +56,23 @@ def test_it_decodes_as_the_original(vae, reference):
     decoded = vae.decode(reference[0]["latents"])
     assert decoded.shape[2] == FRAMES
     torch.testing.assert_close(decoded, reference[0]["decoded"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_hosts_nodes_encode_and_decode(host_vae, reference):
+    images = (pixels()[0].movedim(0, -1) + 1) / 2
+    (encoded,) = nodes.VAEEncode().encode(host_vae, images)
+    torch.testing.assert_close(encoded["samples"], reference[0]["latents"], rtol=1e-4, atol=1e-4)
+    (decoded,) = nodes.VAEDecode().decode(host_vae, {"samples": reference[0]["latents"]})
+    expected = ((reference[0]["decoded"][0].movedim(0, -1) + 1) / 2).clamp(0, 1)
+    torch.testing.assert_close(decoded, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_tiles_change_the_seams_only_and_are_off_again_afterwards(host_vae):
+    latents = {"samples": torch.randn(1, 4, 1, 12, 12, generator=torch.Generator().manual_seed(1))}
+    (whole,) = nodes.VAEDecode().decode(host_vae, latents)
+    (tiled,) = nodes.VAEDecodeTiled().decode(host_vae, latents, 64, 0)
+    assert tiled.shape == whole.shape and not torch.allclose(tiled, whole, atol=1e-3)
+    assert torch.equal(nodes.VAEDecode().decode(host_vae, latents)[0], whole)
 
 
 @pytest.mark.parametrize(("latent_frames", "frames"), [(1, 1), (5, 17), (15, 51), (6, 18)])
