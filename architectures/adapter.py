@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import comfy.conds
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from .checkpoint import WithoutWeights
 
 # Layers that the host knows how to keep in main memory or in another number format until they are needed.
 _HOST_LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm)
@@ -30,7 +31,7 @@ class Adapter(nn.Module):
         no account, the weights bring their own. operations: the host's layers."""
         super().__init__()
         self.dtype = dtype or torch.float32
-        with _WithoutWeights():
+        with WithoutWeights():
             self.transformer = transformer_class.from_config(dict(config)).eval().requires_grad_(False)
         self.config = self.transformer.config
         for module in self.transformer.modules():
@@ -249,14 +250,3 @@ def _cut(whole: tuple[int, int], grid: tuple[int, int]) -> tuple[tuple[int, int]
         size = int(round(whole[1] / grid[1] * grid[0])), whole[1]
     top, left = (int(round((whole[axis] - size[axis]) / 2.0)) for axis in (0, 1))
     return (top, left), (top + size[0], left + size[1])
-
-
-class _WithoutWeights(TorchFunctionMode):
-    """Weights of layers take no memory, nor time to fill; what a model computes for itself is real. Layers
-    make their weights with torch.empty."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if function is torch.empty and kwargs.get("device") is None:
-            kwargs = {**kwargs, "device": "meta"}
-        return function(*args, **kwargs)

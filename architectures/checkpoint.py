@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 
 import comfy.utils
 import folder_paths
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 CONFIG = "config.json"
 _DEPTH = 3  # folders below a model folder that are looked into
@@ -21,16 +23,12 @@ _MAX_JSON_BYTES = 16_000_000
 
 @dataclass(frozen=True)
 class Kind:
-    """What a menu offers. roots: the host's model folders. part: the subfolder of a pipeline. word: what the
-    class names have in them. others: class names without it."""
+    """What a menu offers. roots: the host's model folders. part: the subfolder of a pipeline. fits: whether a
+    class of this name is one."""
 
     roots: tuple[str, ...]
     part: str
-    word: str
-    others: tuple[str, ...] = ()
-
-    def fits(self, class_name: str) -> bool:
-        return self.word in class_name or class_name in self.others
+    fits: Callable[[str], bool]
 
 
 def names(kind: Kind) -> list[str]:
@@ -95,11 +93,13 @@ def read_weights(folder: Path) -> Weights:
     return Weights(tensors, sources, whole)
 
 
-def checked(weights: Weights, expected: Mapping[str, Tensor], computed: frozenset[str]) -> dict[str, Tensor]:
-    """The tensors that a model expects. computed: names of what it makes itself, which older files hold too.
+def fitting(weights: Weights, model: nn.Module) -> dict[str, Tensor]:
+    """What the model has a place for. What it computes for itself, such as positions, is in older files too.
 
     Raises ValueError that names what is missing, too much or of another shape, and the file.
     """
+    expected = model.state_dict()
+    computed = {name for name, _ in model.named_buffers()} - expected.keys()
     missing = sorted(expected.keys() - weights.tensors.keys())
     if missing:
         raise ValueError(
@@ -120,6 +120,17 @@ def checked(weights: Weights, expected: Mapping[str, Tensor], computed: frozense
                 f"{CONFIG} asks for {tuple(tensor.shape)}. They are of different models."
             )
     return {name: weights.tensors[name] for name in expected}
+
+
+class WithoutWeights(TorchFunctionMode):
+    """Weights of layers that are made in this context take no memory, nor time to fill; what a model computes
+    for itself is real. Layers make their weights with torch.empty."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.empty and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return function(*args, **kwargs)
 
 
 def _some(names: list[str]) -> str:

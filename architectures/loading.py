@@ -12,7 +12,7 @@ import comfy.supported_models_base
 import torch
 from comfy.model_base import ModelType
 
-from .checkpoint import CONFIG, Kind, checked, class_name_of, folder_of, names, read_json, read_weights
+from .checkpoint import CONFIG, Kind, class_name_of, fitting, folder_of, names, read_json, read_weights
 from .noise import Noise
 from .table import ARCHITECTURES, Architecture, architecture_of
 
@@ -20,8 +20,7 @@ SCHEDULER = "scheduler_config.json"
 TRANSFORMERS = Kind(
     ("diffusion_models", "diffusers"),
     "transformer",
-    "Transformer",
-    tuple(architecture.class_name for architecture in ARCHITECTURES),
+    lambda name: "Transformer" in name or name in {row.class_name for row in ARCHITECTURES},
 )
 WEIGHT_DTYPES = {
     "default": None,
@@ -90,10 +89,8 @@ def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
     cast_dtype = comfy.model_management.unet_manual_cast(dtype, load_device)
     model_config.set_inference_dtype(dtype, cast_dtype)
     model = DiffusersModel(model_config)
-    transformer = model.diffusion_model.transformer
-    expected = transformer.state_dict()
-    computed = frozenset(name for name, _ in transformer.named_buffers()) - expected.keys()
-    model.diffusion_model.take(checked(weights, expected, computed), cast_dtype or dtype)
+    adapter = model.diffusion_model
+    adapter.take(fitting(weights, adapter.transformer), cast_dtype or dtype)
     offload_device = comfy.model_management.unet_offload_device()
     return comfy.model_patcher.ModelPatcher(model.to(offload_device), load_device, offload_device)
 

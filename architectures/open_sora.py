@@ -1,13 +1,14 @@
-"""Open-Sora 1.2 as the host's BaseModel calls it."""
+"""Open-Sora 1.2 as the host calls it: the transformer and the autoencoder."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.conds
 from torch import Tensor
 
 from .adapter import Adapter
+from .codec import Codec
 from .noise import Noise
 
 
@@ -67,3 +68,27 @@ class OpenSoraAdapter(Adapter):
         if given.get("frame_rate") is not None:
             conditions["frame_rate"] = comfy.conds.CONDConstant(float(given["frame_rate"]))
         return conditions
+
+
+class OpenSoraCodec(Codec):
+    """Its convolutions in time work on latents, and its frames come one by one, so what one frame of the
+    host's own VAE of this kind takes is enough."""
+
+    NUMBERS_FOR_A_PIXEL: ClassVar[int] = 2178
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.autoencoder.encode(pixels)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents)
+
+    def use_tiles(self, height: int | None = None, width: int | None = None) -> None:
+        """The library's tiles of pictures are square."""
+        frames = self.autoencoder.spatial_vae.module
+        side = min(height or frames.config.sample_size, width or frames.config.sample_size)
+        frames.tile_latent_min_size = max(side // self.pixels_in_latent, 1)
+        frames.tile_sample_min_size = frames.tile_latent_min_size * self.pixels_in_latent
+        frames.enable_tiling()
+
+    def use_whole(self) -> None:
+        self.autoencoder.spatial_vae.module.disable_tiling()

@@ -138,9 +138,8 @@ class STDiT3Block(nn.Module):
     def __init__(self, config: STDiT3Config, is_temporal: bool) -> None:
         super().__init__()
         width = config.hidden_size
-        self.is_temporal = is_temporal
         self.norm1, self.norm2 = _norm(width), _norm(width)
-        self.attn = _Attention(config)
+        self.attn = _Attention(config, is_temporal)
         self.cross_attn = _CrossAttention(config)
         self.mlp = _MLP(width, int(width * config.mlp_ratio), width)
         self.scale_shift_table = nn.Parameter(torch.empty(6, width))
@@ -160,17 +159,17 @@ class STDiT3Block(nn.Module):
         (6, B, 1, D). turns: see _Rotary. transformer_options: for callbacks that stand around the block."""
         table = self.scale_shift_table.to(hidden)[:, None, None]
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table + modulation
-        apart = "(b s) t d" if self.is_temporal else "(b t) s d"
-        folded = rearrange(_modulated(self.norm1(hidden), shift, scale), f"b (t s) d -> {apart}", t=frames)
-        attended = self.attn(folded, turns if self.is_temporal else None)
-        hidden = hidden + gate * rearrange(attended, f"{apart} -> b (t s) d", t=frames, b=len(hidden))
+        hidden = hidden + gate * self.attn(_modulated(self.norm1(hidden), shift, scale), frames, turns)
         hidden = hidden + self.cross_attn(hidden, text, mask)
         return hidden + gate_mlp * self.mlp(_modulated(self.norm2(hidden), shift_mlp, scale_mlp))
 
 
 class _Attention(nn.Module):
-    def __init__(self, config: STDiT3Config) -> None:
+    """Within each frame, or along time at each place. Rows come first in what it takes and gives."""
+
+    def __init__(self, config: STDiT3Config, is_temporal: bool) -> None:
         super().__init__()
+        self.is_temporal = is_temporal
         width, self.heads = config.hidden_size, config.num_heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.q_norm, self.k_norm = (
@@ -178,13 +177,18 @@ class _Attention(nn.Module):
             for _ in range(2)
         )
 
-    def forward(self, tokens: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
-        """tokens: (N, tokens, D). turns: of a sequence in time."""
-        q, k, v = rearrange(self.qkv(tokens), "n l (three h d) -> three n h l d", three=3, h=self.heads)
+    def forward(self, tokens: Tensor, frames: int, turns: tuple[Tensor, Tensor]) -> Tensor:
+        """tokens: (B, T S, D). turns: see _Rotary; of attention along time."""
+        apart = "three (b s) h t d" if self.is_temporal else "three (b t) h s d"
+        q, k, v = rearrange(
+            self.qkv(tokens), f"b (t s) (three h d) -> {apart}", t=frames, three=3, h=self.heads
+        )
         q, k = self.q_norm(q), self.k_norm(k)
-        if turns is not None:
+        if self.is_temporal:
             q, k = _turned(q, turns), _turned(k, turns)
-        return self.proj(rearrange(scaled_dot_product_attention(q, k, v), "n h l d -> n l (h d)"))
+        attended = scaled_dot_product_attention(q, k, v)
+        apart = apart.removeprefix("three ")
+        return self.proj(rearrange(attended, f"{apart} -> b (t s) (h d)", t=frames, b=len(tokens)))
 
 
 class _CrossAttention(nn.Module):

@@ -1,14 +1,15 @@
-"""The transformers that can be loaded. What differs between them is a row here, and an adapter where they are
-called in another way."""
+"""The transformers and autoencoders that can be loaded. What differs between them is a row here, and an
+adapter where they are called in another way."""
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from .adapter import Adapter, CogVideoXAdapter, DiTAdapter, LatteAdapter
+from .codec import Codec
 from .noise import Noise
 
 Config = Mapping[str, Any]  # of a transformer: its config.json
@@ -77,12 +78,42 @@ ARCHITECTURES = (
 )
 
 
+@dataclass(frozen=True)
+class Autoencoder:
+    """One class of video autoencoders. class_name, module: as of an Architecture. codec: how it is called."""
+
+    class_name: str
+    module: str
+    codec: type[Codec]
+
+    def autoencoder_class(self) -> type[nn.Module]:
+        """Raises ValueError without the library."""
+        return imported(self.module, self.class_name)
+
+
+AUTOENCODERS = (
+    Autoencoder("AutoencoderKLCogVideoX", "diffusers.models.autoencoders.autoencoder_kl_cogvideox", Codec),
+)
+
+
+Row = TypeVar("Row", Architecture, Autoencoder)
+
+
 def architecture_of(class_name: str, file: str) -> Architecture:
     """The row of a class. file: where the name is from. Raises ValueError for one that has none."""
-    for architecture in ARCHITECTURES:
-        if architecture.class_name == class_name:
-            return architecture
-    known = ", ".join(architecture.class_name for architecture in ARCHITECTURES)
+    return _row(ARCHITECTURES, class_name, file)
+
+
+def autoencoder_of(class_name: str, file: str) -> Autoencoder:
+    """The same of an autoencoder."""
+    return _row(AUTOENCODERS, class_name, file)
+
+
+def _row(rows: tuple[Row, ...], class_name: str, file: str) -> Row:
+    for row in rows:
+        if row.class_name == class_name:
+            return row
+    known = ", ".join(row.class_name for row in rows)
     raise ValueError(f"model_folder: {file} is of the class {class_name!r}, which is not one of {known}.")
 
 

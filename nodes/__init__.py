@@ -6,7 +6,10 @@ from . import library
 from .auto import OmniCacheAuto
 from .class_label import OmniCacheClassLabel
 from .curvature_scheduler import CurvatureScheduler
+from .diffusers_frames import OmniCacheFramesToBatch
+from .diffusers_image_to_video import OmniCacheImageToVideo
 from .diffusers_loader import OmniCacheDiffusersLoader
+from .diffusers_vae_loader import OmniCacheDiffusersVAELoader
 from .model_patch import OmniCacheModelPatch
 from .noise_corrector import NoiseCorrector
 from .report import OmniCacheReport
@@ -27,4 +30,7 @@ class OmniCacheExtension(ComfyExtension):
             OmniCacheReport,
             OmniCacheDiffusersLoader,
             OmniCacheClassLabel,
+            OmniCacheDiffusersVAELoader,
+            OmniCacheImageToVideo,
+            OmniCacheFramesToBatch,
         ]

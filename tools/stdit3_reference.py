@@ -71,20 +71,20 @@ def original_model(checkout: Path) -> nn.Module:
     import transformers  # noqa: F401  asks for timm, so before that is a stub
 
     for name in ("opensora", "opensora.models", "opensora.models.layers", "opensora.models.stdit"):
-        _stub(name).__path__ = [str(checkout / name.replace(".", "/"))]
+        stub(name).__path__ = [str(checkout / name.replace(".", "/"))]
     unused = lambda *_, **__: None  # noqa: E731
     for name in ("opensora.acceleration", "opensora.utils", "timm", "timm.models", "xformers"):
-        _stub(name)
-    _stub("opensora.acceleration.checkpoint", auto_grad_checkpoint=lambda block, *args: block(*args))
+        stub(name)
+    stub("opensora.acceleration.checkpoint", auto_grad_checkpoint=lambda block, *args: block(*args))
     names = ("all_to_all", "split_forward_gather_backward", "gather_forward_split_backward")
-    _stub("opensora.acceleration.communications", **dict.fromkeys(names, unused))
-    _stub("opensora.acceleration.parallel_states", get_sequence_parallel_group=unused)
-    _stub("opensora.registry", MODELS=types.SimpleNamespace(register_module=lambda *_: lambda made: made))
-    _stub("opensora.utils.ckpt_utils", load_checkpoint=unused)
-    _stub("timm.models.layers", DropPath=nn.Identity)
-    _stub("timm.models.vision_transformer", Mlp=_MLP)
+    stub("opensora.acceleration.communications", **dict.fromkeys(names, unused))
+    stub("opensora.acceleration.parallel_states", get_sequence_parallel_group=unused)
+    stub("opensora.registry", MODELS=types.SimpleNamespace(register_module=lambda *_: lambda made: made))
+    stub("opensora.utils.ckpt_utils", load_checkpoint=unused)
+    stub("timm.models.layers", DropPath=nn.Identity)
+    stub("timm.models.vision_transformer", Mlp=_MLP)
     blocks = types.SimpleNamespace(from_seqlens=lambda queries, keys: (queries, keys))
-    sys.modules["xformers"].ops = _stub(
+    sys.modules["xformers"].ops = stub(
         "xformers.ops",
         memory_efficient_attention=_attention_by_rows,
         fmha=types.SimpleNamespace(BlockDiagonalMask=blocks),
@@ -93,7 +93,8 @@ def original_model(checkout: Path) -> nn.Module:
     return module.STDiT3(module.STDiT3Config(**CONFIG)).eval()
 
 
-def _stub(name: str, **attributes: Any) -> types.ModuleType:
+def stub(name: str, **attributes: Any) -> types.ModuleType:
+    """Stands for a module of this name from now on."""
     module = sys.modules[name] = types.ModuleType(name)
     vars(module).update(attributes)
     return module

@@ -22,7 +22,8 @@ from tiny_models import MODELS, build, conditioning, count_leaf_calls, sample
 
 IDS = [
     "OmniCacheAuto", "TrajectoryCalibrator", "CurvatureScheduler", "RivalSchedule", "NoiseCorrector",
-    "OmniCacheModelPatch", "OmniCacheReport",
+    "OmniCacheModelPatch", "OmniCacheReport", "OmniCacheDiffusersLoader", "OmniCacheClassLabel",
+    "OmniCacheDiffusersVAELoader", "OmniCacheImageToVideo", "OmniCacheFramesToBatch",
 ]  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_every_input_and_output_has_a_tooltip(node_id):
 
 
 SNAPSHOT = ROOT / "tests" / "host" / "object_info.json"
-MENUS_OF_THE_HOST = ("sampler_name", "scheduler", "saved_profile")
+MENUS_OF_THE_HOST = ("sampler_name", "scheduler", "saved_profile", "model_folder")
 
 
 def object_info(node_id: str) -> dict:
