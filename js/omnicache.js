@@ -10,7 +10,8 @@ const WIDGET = "omnicache_plot"; // also the name under which the nodes send the
 const OVERRIDES = "overrides"; // the input that a click on a step writes to
 const LOOK = "omnicache plot"; // property of the node: which curves are shown, and over what
 const LEAST_HEIGHT = 220;
-const FIRST_WIDTH = 330; // of a new node; it can be made narrower
+const FIRST_WIDTH = 400; // of a new node; it can be made narrower
+const FIRST_HEIGHT = 300; // of its plot
 
 /** The nodes that have a plot, and what they show before they have run. */
 const HINTS = {
@@ -63,7 +64,7 @@ function addPlot(node) {
   }
 
   const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, FIRST_WIDTH), height]);
+  node.setSize([Math.max(width, FIRST_WIDTH), height + FIRST_HEIGHT - LEAST_HEIGHT]);
 
   const { onConfigure } = node;
   node.onConfigure = function () {

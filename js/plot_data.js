@@ -15,7 +15,6 @@ const DEGREES = 180 / Math.PI;
 
 /**
  * @typedef {object} PlotData
- * @property {"profile" | "schedule"} kind measured by calibration, or decided by a scheduler
  * @property {string} title
  * @property {string} note one line of advice, or empty
  * @property {number} count steps; each array below has one entry a step
@@ -59,7 +58,6 @@ export function readPayload(payload) {
   const reused =
     Array.isArray(fields.reused) && fields.reused.length === count ? fields.reused.map(Boolean) : null;
   return {
-    kind: fields.kind === "schedule" && reused ? "schedule" : "profile",
     title: text(fields.title),
     note: text(fields.note),
     count,
@@ -105,9 +103,9 @@ export function withSettings(data, inputs) {
     const { reused, speedup, error } = replanned(data.count, data.replan, settings);
     const computed = reused.filter((value) => !value).length;
     const plan = { reused, full: computed, speedup, error: percent(error) };
-    return { ...data, ...plan, kind: "schedule", forced, note: note ?? "" };
+    return { ...data, ...plan, forced, note: note ?? "" };
   } catch (error) {
-    const none = { kind: "profile", reused: null, full: data.count, speedup: null, error: null };
+    const none = { reused: null, full: data.count, speedup: null, error: null };
     return { ...data, ...none, note: error.message };
   }
 }
@@ -133,8 +131,8 @@ export function liveCaption({ steps, kinds, milliseconds }) {
  * The line above the plot.
  * @param {PlotData} data
  */
-export function caption({ kind, full, asked, speedup, error }) {
-  if (kind === "profile") return `${asked} steps measured`;
+export function caption({ settings, reused, full, asked, speedup, error }) {
+  if (!reused) return settings ? "no plan with these inputs" : `${asked} steps measured`;
   const parts = [`${full} of ${asked} computed`];
   if (speedup !== null) parts.push(`predicted ${speedup.toFixed(speedup < 9.95 ? 1 : 0)}×`);
   if (error !== null) parts.push(`error ${shortNumber(error)} %`);

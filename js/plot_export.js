@@ -10,6 +10,7 @@ const STYLES = [
   "stroke-linecap",
   "stroke-linejoin",
   "opacity",
+  "paint-order",
   "font-family",
   "font-size",
   "text-anchor",

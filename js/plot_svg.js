@@ -17,6 +17,7 @@ const SPACE_MARGIN = 16;
 const SPACE_REACH = 1.25; // of what is seen of the path, but for rare views
 const SPACE_AXES = ["u", "w1", "w2"]; // the way from noise to sample, and the two widest directions off it
 const MOST_SPACE_MARKERS = 100;
+const END_DISTANCE = 11;
 const PIN_RADIUS = 3;
 const DOT_RADIUS = 1.75;
 
@@ -78,17 +79,26 @@ export function drawSpace(data, width, height, view) {
     ]),
     group("labels", [
       ...ends.map(([x, y], axis) => label("middle faint", x, y - 3, SPACE_AXES[axis])),
-      label("middle", xs[0], ys[0] - 7, "noise"),
-      label("middle", xs.at(-1), ys.at(-1) + 14, "sample"),
+      endLabel(points, points[0], "noise"),
+      endLabel(points, points.at(-1), "sample"),
     ]),
   ]);
   svg.setAttribute("role", "img");
   return { svg };
 }
 
+/** Beside an end of the path, on the side where the path is not. */
+function endLabel(points, [x, y], text) {
+  const centre = [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
+  const [right, down] = [x - centre[0], y - centre[1]];
+  const length = Math.hypot(right, down) || 1;
+  const side = Math.abs(right) < length / 2 ? "middle" : right > 0 ? "start" : "end";
+  return label(side, x + (END_DISTANCE * right) / length, y + 3.5 + (END_DISTANCE * down) / length, text);
+}
+
 /** A short piece of a curve's line, for the legend. @param {import("./plot_layout.js").CurveName} name */
 export function drawSample(name) {
-  const svg = picture("", 16, 8, [group(`curve ${name}`, [line("line", 1, 4, 15, 4)])]);
+  const svg = picture("", 14, 8, [group(`curve ${name}`, [line("line", 1, 4, 13, 4)])]);
   svg.setAttribute("aria-hidden", "true");
   return svg;
 }

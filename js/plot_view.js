@@ -175,7 +175,7 @@ export class PlotView {
     const text = !this.data ? "" : this.isSampling ? liveCaption(this.live) : caption(this.data);
     setText(this.caption, text);
     const steps = this.live?.steps;
-    if (this.data && steps && steps !== this.data.count) {
+    if (this.data && !this.data.note && steps && steps !== this.data.count) {
       this.say(`The run has ${steps} steps, the plot ${this.data.count}; overrides count those of the run.`);
     }
   }

@@ -1,11 +1,21 @@
 /**
  * Takes pictures of the plot for people to judge, into tests/browser/out/: both renderers, dark and light,
- * three widths, empty and filled, with all curves, in space, and with a run and forced steps. Run it with `python tests/browser/run.py tests/browser/screenshots.js`.
+ * three widths, two zooms, new, empty and filled, with all curves, in space, and with a run and forced steps.
+ * Run it with `python tests/browser/run.py tests/browser/screenshots.js`.
  */
 
 import { mkdir } from "node:fs/promises";
 
-import { PROFILE, RENDERERS, openClient, runWorkflow, settle, showNodes, startBrowser } from "./client.js";
+import {
+  PROFILE,
+  RENDERERS,
+  openClient,
+  runWorkflow,
+  settle,
+  showNodes,
+  startBrowser,
+  zoomTo,
+} from "./client.js";
 
 const OUT = new URL("./out/", import.meta.url);
 const WIDTHS = [250, 400, 700];
@@ -53,8 +63,18 @@ for (const { renderer, vueNodes } of RENDERERS) {
       await page.keyboard.press(key);
     }
     await shoot("tools");
+    for (const zoom of [0.6, 1.6]) {
+      await zoomTo(page, zoom);
+      await shoot(`zoom-${zoom}`);
+    }
+    await zoomTo(page, 1);
 
     await showNodes(page, [scheduler(250), { type: "TrajectoryCalibrator" }]);
+    await page.evaluate(() => {
+      const node = window.LiteGraph.createNode("CurvatureScheduler"); // as large as a new one is
+      node.pos = [820, 0];
+      window.app.graph.add(node);
+    });
     await shoot("empty");
     await page.close();
   }

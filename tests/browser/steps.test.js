@@ -318,10 +318,13 @@ for (const { renderer, vueNodes } of RENDERERS) {
       await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
       await sample();
       await centre(page);
-      await typeInto(page, "budget", "0.2");
+      await setWidgets(page, "CurvatureScheduler", { budget_kind: "full steps" });
+      await typeInto(page, "budget", "16");
       assert.match(await caption(page), /^16 of 20 computed/);
       await typeInto(page, "max_consecutive", "1");
-      await typeInto(page, "budget", "0.35");
+      await typeInto(page, "budget", "2");
+      assert.match(await page.locator(".omnicache-plot .note").textContent(), /^budget: 18 of 20 steps cannot/);
+      await typeInto(page, "budget", "13");
       const steps = await plan(page);
       assert.equal(steps.filter(Boolean).length, 7);
       assert.ok(steps.every((reused, step) => !(reused && steps[step + 1])));

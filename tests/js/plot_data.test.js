@@ -44,10 +44,10 @@ describe("readPayload", () => {
       expect(readPayload(profilePayload(4, { [key]: [1, 1, 1] })).count).toBe(4);
     }
     for (const junk of JUNK) {
-      const data = readPayload(schedulePayload(4, { title: junk, note: junk, speedup: junk, kind: junk }));
+      const data = readPayload(schedulePayload(4, { title: junk, note: junk, speedup: junk }));
       expect(typeof data.title).toBe("string");
       expect(typeof data.note).toBe("string");
-      expect(data.kind).toBe("profile");
+      expect(data.settings).toBeNull();
       expect(data.speedup).toBeNull();
       expect(readPayload(schedulePayload(4, { reused: junk })).reused).toBeNull();
     }
@@ -209,6 +209,7 @@ describe("other settings", () => {
   test("that no plan can meet are told", () => {
     const { reused, note, speedup } = withSettings(data, { budget: 0.9 });
     expect([reused, speedup]).toEqual([null, null]);
+    expect(caption(withSettings(data, { budget: 0.9 }))).toBe("no plan with these inputs");
     expect(note).toMatch(/^budget: 9 of 10 steps cannot be reused/);
     expect(withSettings(data, { budget: 7 }).note).toMatch(/out of range; a reuse ratio lies between 0 and 1/);
     expect(withSettings(data, { cost: "toString" }).note).toBe("cost: 'toString' is not known to this plot.");
