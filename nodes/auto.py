@@ -1,7 +1,6 @@
 """Node: everything in one. The first run of a setting calibrates on the way, the next ones are cached."""
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,7 +22,7 @@ from .auto_profiles import Setting, Shelf
 from .calibration_on_the_way import CalibrationOnTheWay
 from .host import MakeRun, OnEnd, Sampling, log, patched, tell
 from .identity import timesteps_of
-from .model_patch import cache_run
+from .model_patch import cache_run, gain_in_words, tenths
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on
 from .sockets import CATEGORY
 
@@ -35,12 +34,7 @@ _shelf = Shelf()  # see there why the module keeps it
 
 
 def _option(words: str) -> str:
-    return f"{words} (about {_tenths(1 / (1 - RATIOS[words] * (1 - TYPICAL_REUSE_COST)))}x)"
-
-
-def _tenths(factor: float) -> str:
-    """Rounded down: it is a promise."""
-    return f"{math.floor(factor * 10 + 1e-9) / 10:.1f}"
+    return f"{words} (about {tenths(1 / (1 - RATIOS[words] * (1 - TYPICAL_REUSE_COST)))}x)"
 
 
 # Saved workflows hold these texts.
@@ -115,7 +109,8 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
             hindrance = f"not cached, this run is at full quality: {error}"
             say(hindrance)
             return hindrance
-        line = f"{_use(profile, outlook.is_exact, sampling)}: {_gain(plan, profile)}"
+        gain = gain_in_words(plan, measured_reuse_cost(profile))
+        line = f"{_use(profile, outlook.is_exact, sampling)}: {gain}"
         remark = remark_on(sampling.sampler, profile.settings.sampler)
         say(line if remark is None else f"{line}; {remark}")
         return run
@@ -160,7 +155,8 @@ def _calibration(
             setting.model, settings, sampling.sigmas, timesteps, library.provenance()
         )
         where = _shelf.keep(profile, setting, sampling.sigmas)
-        gain = _tenths(_speedup(_plan(profile, sampling.sigmas, ratio), profile))
+        plan = _plan(profile, sampling.sigmas, ratio)
+        gain = tenths(plan.speedup(measured_reuse_cost(profile)))
         return "; ".join(
             [
                 "calibrated on the way (this run was at full quality)",
@@ -170,6 +166,7 @@ def _calibration(
             ]
         )
 
+    say("measuring on the way: this run is at full quality, the next ones at this setting will be faster")
     calibration = CalibrationRun(sampling.steps, StackTap(blocks))
     return CalibrationOnTheWay(calibration, sampling.steps, finish, say)
 
@@ -192,11 +189,3 @@ def _use(profile: Profile, is_exact: bool, sampling: Sampling) -> str:
         return f"using the profile measured{by} for this run{own}"
     levels = f"at {profile.steps} steps" if profile.steps != sampling.steps else "at other noise levels"
     return f"using the profile measured {levels}{by} for these {sampling.steps}{own}"
-
-
-def _gain(plan: Plan, profile: Profile) -> str:
-    return f"computes {plan.full} of {plan.steps} steps, about {_tenths(_speedup(plan, profile))}x faster"
-
-
-def _speedup(plan: Plan, profile: Profile) -> float:
-    return plan.speedup(measured_reuse_cost(profile))

@@ -334,16 +334,18 @@ def tell(text: str, level: int = logging.WARNING, node_id: str | None = None) ->
 
 
 def _tell_size(bytes_of_row: int) -> None:
-    """Says how much the caches of a run will take, before there are any."""
+    """Says on the node how much the caches of a run will take, before there are any."""
     tell(
         f"the cache takes about {bytes_of_row / 1e6:.1f} MB for each picture and each of its prompts",
-        logging.INFO,
+        logging.DEBUG,  # the log has it in the line of the run
     )
 
 
 def _announce(report: RunReport) -> None:
-    """One line in the log, and one message to the client whose prompt it was."""
-    log.info("OmniCache: %s", report.summary())
+    """One line in the log, unless the run has said already why it was full, and one message to the client
+    whose prompt it was."""
+    if report.why_full is None:
+        log.info("OmniCache: %s", report.summary())
     server = getattr(PromptServer, "instance", None)
     if server is not None and server.client_id is not None:
         facts = {"node": server.last_node_id, **report.as_dict()}

@@ -1,5 +1,7 @@
 """Node: puts a schedule and a correction on a model."""
 
+import logging
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from ..omnicache.drift import DriftGuard
 from ..omnicache.families import UnknownModel, family_of
 from ..omnicache.outlook import Outlook
 from ..omnicache.pilots import Pilot
-from ..omnicache.plan import Plan
+from ..omnicache.plan import EVERYTHING, Plan
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
@@ -135,6 +137,8 @@ class OmniCacheModelPatch(io.ComfyNode):
             plan = schedule.plan_for(sigmas, tuple(place.blocks.branches for place in blocks.places))
             if not plan.selections and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
+            else:
+                tell(gain_in_words(plan, None if with_branches else schedule.reuse_cost()), logging.INFO)
             return cache_run(
                 sampling,
                 blocks,
@@ -147,6 +151,22 @@ class OmniCacheModelPatch(io.ComfyNode):
             )
 
         return io.NodeOutput(patched(model, make_run, with_branches, schedule.shown_on))
+
+
+def gain_in_words(plan: Plan | Pilot, reuse_cost: float | None) -> str:
+    """What to expect of a run. reuse_cost: time of a reuse evaluation over that of a full one, if it is
+    known."""
+    if plan.full is None:
+        return f"decides at each of {plan.steps} steps whether to compute it"
+    words = f"computes {plan.full} of {plan.steps} steps"
+    if reuse_cost is None or plan.selections != {EVERYTHING}:
+        return words
+    return f"{words}, about {tenths(plan.speedup(reuse_cost))}x faster"
+
+
+def tenths(factor: float) -> str:
+    """Rounded down: it is a promise."""
+    return f"{math.floor(factor * 10 + 1e-9) / 10:.1f}"
 
 
 def cache_run(

@@ -37,19 +37,21 @@ class OmniCacheReport(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "images",
-                    tooltip="What came out, decoded. Needed so that the report waits for the sampler.",
+                    tooltip="The sampler's decoded result, so that the report waits for the sampler. The "
+                    "images pass on unchanged, whatever else is connected.",
                 ),
                 io.Image.Input(
                     "reference",
                     optional=True,
-                    tooltip="The same without a cache: same seed, sampler and steps, on the model before "
-                    "OmniCache Model Patch. Same size and number of pictures as images.",
+                    tooltip="To see what reuse changed: the decoded result of a second sampler with the same "
+                    "settings and seed, on the model before OmniCache Model Patch or OmniCache Auto.",
                 ),
                 io.Image.Input(
                     "equal_time",
                     optional=True,
-                    tooltip="Without a cache, but with fewer steps, which take as long as the cached run. "
-                    "The report says how many these are. Same size and number as images; needs reference.",
+                    tooltip="To see whether fewer plain steps would do as well in the same time: the decoded "
+                    "result of a third sampler, as for reference but with so many steps as the report "
+                    "names. Needs reference.",
                 ),
             ],
             outputs=[

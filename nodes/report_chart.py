@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..omnicache.similarity import difference
+from ..omnicache.similarity import MOST_DECIBELS, difference
 
 WIDTH, MARGIN = 1200, 40
 INNER = WIDTH - 2 * MARGIN
@@ -266,12 +266,13 @@ def _curves(page: _Page, compared: Sequence[tuple[str, str, dict]]) -> None:
     page.reserve(22)
     top = page.reserve(PANEL + 50)
     width = (INNER - GAP) // 2 - AXIS
-    for place, (key, unit) in enumerate((("psnr_of_each", "dB"), ("ssim_of_each", "SSIM"))):
+    plots = (("psnr_of_each", "dB", MOST_DECIBELS), ("ssim_of_each", "SSIM", 1.0))
+    for place, (key, unit, most) in enumerate(plots):
         left = MARGIN + AXIS + place * (width + AXIS + GAP)
         values = [value for _, _, likeness in compared for value in likeness[key]]
         room = max(0.15 * (max(values) - min(values)), 0.005 * abs(max(values)), 1e-4)
         smallest = min(values) - room
-        largest = _axis(page, top, left, width, max(values) + room, unit, smallest)
+        largest = _axis(page, top, left, width, min(max(values) + room, most), unit, smallest)
         frames = len(compared[0][2][key])
         for number, (_, colour, likeness) in enumerate(compared):
             points = [

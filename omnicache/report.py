@@ -1,6 +1,7 @@
 """What a sampling run did: evaluations run and asked, the kind and time of each step, and anything
 unusual."""
 
+import statistics
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -62,14 +63,35 @@ class RunReport:
     def evaluations_asked(self) -> int:
         return self.evaluations_full + self.evaluations_reused
 
+    @property
+    def steps_seconds(self) -> float:
+        """All steps together, without loading the model."""
+        return sum(self.step_seconds.values())
+
+    @property
+    def full_step_seconds(self) -> float | None:
+        """Median over the full steps; the first one, which warms up, counts no more than the others. None if
+        no step ended."""
+        full = [each for step, each in self.step_seconds.items() if self.step_kinds[step] == "full"]
+        return statistics.median(full) if full else None
+
+    @property
+    def estimated_uncached_seconds(self) -> float | None:
+        """All steps, had each taken as long as a full one."""
+        full = self.full_step_seconds
+        return full * len(self.step_seconds) if full is not None else None
+
     def summary(self) -> str:
         """One line for the log."""
         full = sum(kind == "full" for kind in self.step_kinds.values())
         line = (
             f"computed {full} of {len(self.step_kinds)} steps ({self.evaluations_full} of "
-            f"{self.evaluations_asked} evaluations) in {self.seconds:.2f} s, "
-            f"{self.cache_bytes / 1e6:.1f} MB of cache"
+            f"{self.evaluations_asked} evaluations) in {self.seconds:.2f} s"
         )
+        if self.evaluations_reused and self.estimated_uncached_seconds is not None:
+            uncached = self.seconds - self.steps_seconds + self.estimated_uncached_seconds
+            line += f" instead of about {uncached:.2f} s"
+        line += f", {self.cache_bytes / 1e6:.1f} MB of cache"
         remarks = [] if self.finished else ["stopped before the end"]
         remarks += [f"{reason} ({times}x)" for reason, times in self.notes.items()]
         if self.drifted_steps:

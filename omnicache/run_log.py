@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import statistics
 from dataclasses import dataclass
 
 from .profile import Profile
@@ -29,33 +28,14 @@ class LoggedRun:
     prompt: str | None = None
 
     @property
-    def steps_seconds(self) -> float:
-        """All steps together, without loading the model."""
-        return sum(self.report.step_seconds.values())
-
-    @property
-    def full_step_seconds(self) -> float | None:
-        """Median over the full steps; the first one, which warms up, counts no more than the others. None if
-        no step ended."""
-        kinds, seconds = self.report.step_kinds, self.report.step_seconds
-        full = [each for step, each in seconds.items() if kinds[step] == "full"]
-        return statistics.median(full) if full else None
-
-    @property
-    def estimated_uncached_seconds(self) -> float | None:
-        """All steps, had each taken as long as a full one."""
-        full = self.full_step_seconds
-        return full * len(self.report.step_seconds) if full is not None else None
-
-    @property
     def equal_time_steps(self) -> int | None:
         """How many full steps, at least 1, take most nearly the time of this run's steps."""
-        full = self.full_step_seconds
-        return max(1, round(self.steps_seconds / full)) if full else None
+        full = self.report.full_step_seconds
+        return max(1, round(self.report.steps_seconds / full)) if full else None
 
     def as_dict(self) -> dict:
         """Plain JSON values; a megabyte is 10^6 bytes."""
-        uncached = self.estimated_uncached_seconds
+        uncached = self.report.estimated_uncached_seconds
         return {
             "family": self.family,
             "sampler": self.sampler,
@@ -66,7 +46,7 @@ class LoggedRun:
             "ended": self.ended,
             **self.report.as_dict(),
             "full_steps": sum(kind == "full" for kind in self.report.step_kinds.values()),
-            "steps_seconds": round(self.steps_seconds, 4),
+            "steps_seconds": round(self.report.steps_seconds, 4),
             "estimated_uncached_seconds": round(uncached, 4) if uncached is not None else None,
             "equal_time_steps": self.equal_time_steps,
             "cache_megabytes": round(self.report.cache_bytes / 1e6, 2),

@@ -37,15 +37,20 @@ def conditioned() -> dict[str, Any]:
     return {"positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["empty", 0]}
 
 
-def sampler(model: list) -> dict[str, Any]:
-    return node("KSampler", model=model, seed=1, steps=STEPS, **SAMPLING, **conditioned())
+def sampler(model: list, steps: int = STEPS) -> dict[str, Any]:
+    return node("KSampler", model=model, seed=1, steps=steps, **SAMPLING, **conditioned())
 
 
-def pictures(model: str, name: str, samples: list, prefix: str) -> Graph:
-    return {
-        f"decode{name}": node("OmniCacheDemoDecode", samples=samples, model=model, layout="sheet"),
-        f"save{name}": node("SaveImage", images=[f"decode{name}", 0], filename_prefix=prefix),
-    }
+def decoder(model: str, samples: list, layout: str) -> dict[str, Any]:
+    return node("OmniCacheDemoDecode", samples=samples, model=model, layout=layout)
+
+
+def saver(images: list, prefix: str) -> dict[str, Any]:
+    return node("SaveImage", images=images, filename_prefix=f"omnicache/{prefix}")
+
+
+def pictures(model: str, samples: list, prefix: str) -> Graph:
+    return {"decode": decoder(model, samples, "sheet"), "save": saver(["decode", 0], prefix)}
 
 
 def cached(model: str) -> Graph:
@@ -70,7 +75,7 @@ def auto(model: str) -> Graph:
     graph = source(model, PROMPTS[model], BATCH[model])
     graph["auto"] = node("OmniCacheAuto", model=["load", 0], budget="faithful (about 1.9x)")
     graph["sample"] = sampler(["auto", 0])
-    return graph | pictures(model, "", ["sample", 0], "omnicache/auto")
+    return graph | pictures(model, ["sample", 0], "auto")
 
 
 def calibrate(model: str) -> Graph:
@@ -86,22 +91,29 @@ def calibrate(model: str) -> Graph:
         budget=0.5,
         cost="forecast error", max_consecutive=0, protect_first=2, protect_last=1, overrides="",
     )  # fmt: skip
-    return graph | pictures(model, "", ["calibrate", 1], "omnicache/calibration")
+    return graph | pictures(model, ["calibrate", 1], "calibration")
 
 
 def generate(model: str) -> Graph:
     return (
         source(model, PROMPTS[model], BATCH[model])
         | cached(model)
-        | pictures(model, "", ["sample", 0], "omnicache/generated")
+        | pictures(model, ["sample", 0], "generated")
     )
 
 
 def compare(model: str) -> Graph:
+    """With a report, and beside it what fewer plain steps give in the same time."""
     graph = source(model, PROMPTS[model], BATCH[model]) | cached(model)
     graph["sample_uncached"] = sampler(["load", 0])
-    graph |= pictures(model, "", ["sample", 0], "omnicache/with")
-    return graph | pictures(model, "_uncached", ["sample_uncached", 0], "omnicache/without")
+    graph["sample_fewer"] = sampler(["load", 0], STEPS // 2)  # as many as the cached one computes
+    for name in ("", "_uncached", "_fewer"):
+        graph[f"decode{name}"] = decoder(model, [f"sample{name}", 0], "separate")
+    graph["report"] = node(
+        "OmniCacheReport", model=["patch", 0], images=["decode", 0], reference=["decode_uncached", 0],
+        equal_time=["decode_fewer", 0],
+    )  # fmt: skip
+    return graph | {"save": saver(["report", 0], "with"), "save_report": saver(["report", 1], "report")}
 
 
 def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +151,8 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
                 values.append("fixed")
         title = {"title": TITLES[name]} if name in TITLES else {}
         height = 60 + 26 * (len(inputs) + len(values)) + (230 if part["class_type"] in PLOTTED else 0)
-        if part["class_type"] == "SaveImage":
-            height = 320
+        if part["class_type"] in PREVIEWED:
+            height = 360
         top = tops.get(depth[name], 0)
         tops[depth[name]] = top + height + ROW
         nodes.append(
@@ -171,12 +183,15 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
 
 
 PLOTTED = ("TrajectoryCalibrator", "CurvatureScheduler")
+PREVIEWED = ("SaveImage", "OmniCacheReport")
 TITLES = {
     "positive": "Prompt",
     "negative": "Negative prompt",
     "sample_uncached": "KSampler, without OmniCache",
+    "sample_fewer": "KSampler, fewer plain steps in the same time",
     "decode_uncached": "Decode, without OmniCache",
-    "save_uncached": "Without OmniCache",
+    "decode_fewer": "Decode, fewer plain steps",
+    "save_report": "Report",
 }
 
 

@@ -41,10 +41,16 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lines(monkeypatch) -> list[str]:
-    """What was said on the node and in the log, but for the reports of the cached runs."""
+    """What was said on the node and in the log, but for the reports of the cached runs and for what is said
+    when a run begins that measures."""
     said: list[str] = []
+
+    def log(level: int, text: str, *args) -> None:
+        if "measuring on the way" not in text % args:
+            said.append(text % args)
+
     monkeypatch.setattr(host, "_announce", lambda report: None)
-    monkeypatch.setattr(host.log, "log", lambda level, text, *args: said.append(text % args))
+    monkeypatch.setattr(host.log, "log", log)
     return said
 
 
@@ -467,8 +473,9 @@ def test_the_node_says_it_on_itself(monkeypatch):
     patch = node.execute(build("sd3"), FAITHFUL).args[0]
     for _ in range(2):
         sample(patch, "sd3")
-    assert [node_id for node_id, _ in Client.texts] == ["4", "4"]
-    assert "calibrated" in Client.texts[0][1] and "using the profile" in Client.texts[1][1]
+    assert [node_id for node_id, _ in Client.texts] == ["4", "4", "4"]
+    for (_, text), words in zip(Client.texts, ("measuring", "calibrated", "using the profile"), strict=True):
+        assert words in text
 
 
 def test_both_runs_are_reported(reports):

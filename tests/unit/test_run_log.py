@@ -29,6 +29,16 @@ def test_the_uncached_time_is_estimated_from_the_median_full_step():
     assert facts["cache_megabytes"] == 2.5
 
 
+def test_the_line_of_a_run_has_its_time_beside_the_estimated_one():
+    report = run().report
+    report.count("full", 6)
+    report.count("reuse", 4)
+    # 20 s were 6 s of loading and 14 s of steps, which would have been 5 x 2 s.
+    assert report.summary() == (
+        "computed 3 of 5 steps (6 of 10 evaluations) in 20.00 s instead of about 16.00 s, 2.5 MB of cache"
+    )
+
+
 def test_a_run_that_ended_no_step_estimates_nothing():
     facts = run(seconds=()).as_dict()
     assert facts["estimated_uncached_seconds"] is None and facts["equal_time_steps"] is None
