@@ -83,10 +83,11 @@ class DiTAdapter(Adapter):
                 "positive, negative: this model takes class labels. Connect an OmniCache Class Label node to "
                 "each."
             )
-        if label >= classes:
-            raise ValueError(f"class label: {label}; this model has the classes 0 to {classes - 1}.")
+        labels = torch.as_tensor(label).reshape(-1, 1)  # one for all rows, or one for each
+        if labels.max() >= classes:
+            raise ValueError(f"class label: {labels.max()}; this model has the classes 0 to {classes - 1}.")
         # The embedding behind the last class stands for none.
-        return {"y": comfy.conds.CONDRegular(torch.tensor([[label if label >= 0 else classes]]))}
+        return {"y": comfy.conds.CONDRegular(torch.where(labels >= 0, labels, classes))}
 
     def check_latent(self, shape: tuple[int, ...]) -> None:
         height, width = shape[-2:]

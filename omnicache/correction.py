@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .forecast import REUSE, Weights, hermite, lagrange, taylor
+from .forecast import REUSE, Weights, hermite, lagrange, steadied, taylor
 from .noise_axis import log_snr
 from .outlook import Outlook
 from .profile import Profile
@@ -32,7 +32,8 @@ class Correction:
     """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
-    polynomial in log-SNR of this order (1, 2); no noise is measured, and filter has no effect. "per-band":
+    polynomial in log-SNR of this order (1, 2; the second steadied); no noise is measured, and filter has no
+    effect. "per-band":
     age-aware, with a measured gamma for each frequency band. "taylor", "hermite": forecasts as TaylorSeer
     and HiCache make them, by differences between full steps, over the steps' numbers.
 
@@ -161,7 +162,11 @@ class Corrector:
             known.append(self._axis[cached])
         if self._axis[step] <= known[0]:
             return REUSE
-        return lagrange(self._axis[step], known, self.correction.strength)
+        strength = self.correction.strength
+        weights = lagrange(self._axis[step], known, strength)
+        if len(known) < 3:
+            return weights
+        return steadied(weights, lagrange(self._axis[step], known[:2], strength))
 
     def apply(self, denoised: Tensor, noise: Tensor, gamma: Gamma, sigma: Tensor, step: int) -> Tensor:
         """Takes gamma times the noise out of a reuse evaluation's raw output (Eq. 7).

@@ -9,6 +9,9 @@ REUSE: Weights = (1.0,)
 
 HERMITE_SCALE = 0.5  # HiCache's sigma
 
+# How much a parabola may magnify before it is drawn towards the line; see steadied.
+STEADY = 3.0
+
 
 def lagrange(where: float, known: Sequence[float], strength: float = 1.0) -> Weights:
     """Weights of the polynomial through the values known at these places, newest first, at another place.
@@ -23,6 +26,19 @@ def lagrange(where: float, known: Sequence[float], strength: float = 1.0) -> Wei
             weight *= (where - other) / (own - other)
         weights.append(weight)
     return _scaled(weights, strength)
+
+
+def steadied(parabola: Weights, line: Weights) -> Weights:
+    """The parabola through three full steps, drawn towards the line through the newer two.
+
+    The sum of its weights' sizes is by how much it magnifies what in the known values is no parabola: 3.5
+    half a gap ahead of evenly spaced steps, 7 a whole gap ahead. Of what it adds to the line, a share of
+    (3 / magnified)^2 is kept: as for any estimate, the less the larger the variance. Measured in
+    docs/experiments.md. Both sum to 1, and so does the result.
+    """
+    share = min((STEADY / sum(abs(weight) for weight in parabola)) ** 2, 1.0)
+    pairs = zip(parabola, (*line, 0.0), strict=True)
+    return tuple(share * curved + (1.0 - share) * straight for curved, straight in pairs)
 
 
 def taylor(distance: float, gaps: Sequence[float], strength: float = 1.0) -> Weights:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from comfyui_omnicache.omnicache.forecast import REUSE, hermite, lagrange, taylor
+from comfyui_omnicache.omnicache.forecast import REUSE, hermite, lagrange, steadied, taylor
 
 
 def test_taylors_second_order_as_the_source_computes_it():
@@ -19,6 +19,21 @@ def test_each_difference_is_divided_by_its_own_gap_and_both_by_the_last():
     expected = f0 + x * newer + x**2 / 2 * (newer - older) / 2
     w0, w1, w2 = taylor(x, [2, 4])
     assert w0 * f0 + w1 * f1 + w2 * f2 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("parabola", "line", "share"),
+    [
+        ((1.875, -1.25, 0.375), (1.5, -0.5), (3 / 3.5) ** 2),  # half a gap ahead
+        ((3.0, -3.0, 1.0), (2.0, -1.0), (3 / 7) ** 2),  # a whole one
+        ((1.40625, -0.5625, 0.15625), (1.25, -0.25), 1.0),  # a quarter: nothing to steady
+    ],
+)
+def test_a_parabola_keeps_the_less_of_its_bend_the_more_it_magnifies(parabola, line, share):
+    weights = steadied(parabola, line)
+    assert sum(weights) == pytest.approx(1)
+    assert weights[2] == pytest.approx(share * parabola[2])
+    assert weights[0] == pytest.approx(line[0] + share * (parabola[0] - line[0]))
 
 
 @pytest.mark.parametrize("gaps", [[3], [3, 3], [1, 4]])

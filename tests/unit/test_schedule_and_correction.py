@@ -48,13 +48,17 @@ def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
         (5, (4, 3), (2, -1)),
         (6, (4, 3), (3, -2)),
         (5, (4, 2), (1.5, -0.5)),
-        (5, (4, 3, 2), (3, -3, 1)),
-        (5, (4, 2, 0), (1.875, -1.25, 0.375)),
+        (
+            5,
+            (4, 3, 2),
+            (2 + 9 / 49, -1 - 2 * 9 / 49, 9 / 49),
+        ),  # (3, -3, 1) magnifies 7 times, the line is (2, -1)
+        (9, (8, 4, 0), (1.40625, -0.5625, 0.15625)),  # magnifies 2.1 times: the parabola itself
         (5, (4,), (1,)),
     ],
 )
 def test_a_forecast_weighs_the_last_full_steps_by_lagrange_in_log_snr(step, cached, weights):
-    halving = [2.0**-number for number in range(7)]  # log-SNR of such a model rises evenly
+    halving = [2.0**-number for number in range(10)]  # log-SNR of such a model rises evenly
     forecasts = Corrector(Correction("forecast", order=2), halving, None, 0.5, "other")
     assert forecasts.weights(step, cached) == pytest.approx(weights)
 
