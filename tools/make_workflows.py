@@ -5,12 +5,12 @@ make ui's Python tools/make_workflows.py     (needs the host running only to lea
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from host_server import HostServer
+from large_workflows import LARGE, Graph, node
 from locations import ROOT
-
-Graph = dict[str, dict[str, Any]]
 
 SAMPLING = {"cfg": 2.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 PROMPTS = {"image": "fox on blue", "video": "penguin bouncing on orange"}
@@ -27,10 +27,6 @@ def source(model: str, prompt: str, batch: int) -> Graph:
         "negative": node("OmniCacheDemoText", model=model, prompt=""),
         "empty": node("OmniCacheDemoLatent", model=model, batch_size=batch),
     }
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def conditioned() -> dict[str, Any]:
@@ -209,10 +205,15 @@ def main() -> None:
         for kind, make in kinds.items():
             if (model, kind) == ("video", "auto"):
                 continue  # the same graph but for the model
-            graph = make(model)
-            (folder / "api" / f"{model}_{kind}.json").write_text(json.dumps(graph, indent=2) + "\n")
-            (folder / f"{model}_{kind}.json").write_text(json.dumps(to_ui(graph, info), indent=1) + "\n")
-            print(f"{model}_{kind}", flush=True)
+            write(folder, f"{model}_{kind}", make(model), info)
+    for name, make in LARGE.items():
+        write(folder, name, make(), info)
+
+
+def write(folder: Path, name: str, graph: Graph, info: dict[str, Any]) -> None:
+    (folder / "api" / f"{name}.json").write_text(json.dumps(graph, indent=2) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(to_ui(graph, info), indent=1) + "\n")
+    print(name, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import comfy.sample
 import folder_paths
 import pytest
 import safetensors.torch
 import torch
+from comfy_extras.nodes_hunyuan import EmptyHunyuanLatentVideo
 from conftest_paths import ROOT
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+
+from comfyui_omnicache.architectures.loading import DiffusersModel, ModelConfig, menu
+from comfyui_omnicache.architectures.table import architecture_of
+from comfyui_omnicache.nodes.class_label import OmniCacheClassLabel
 from diffusers_models import (
     CASES,
     GUIDANCE,
@@ -23,9 +29,6 @@ from diffusers_models import (
     save,
     transformer_of,
 )
-
-from comfyui_omnicache.architectures.loading import menu
-from comfyui_omnicache.nodes.class_label import OmniCacheClassLabel
 
 STEPS = 10
 every_case = pytest.mark.parametrize("name", list(CASES))
@@ -196,6 +199,12 @@ def test_latte_makes_pictures_and_other_sizes_too(models):
     assert sampled("latte", models, (4, 1, 6, 10)).shape[1:] == (4, 1, 6, 10)
 
 
+def test_the_hosts_empty_latent_fits_latte(models):
+    save(CASES["latte"], models / "tiny")
+    empty = EmptyHunyuanLatentVideo.execute(64, 64, 9).args[0]["samples"]
+    assert comfy.sample.fix_empty_latent_channels(load("tiny"), empty).shape == (1, 4, 3, 8, 8)
+
+
 @pytest.mark.parametrize("name", ["latte", "cogvideox-5b"])
 def test_text_of_another_encoder_is_refused(name, models):
     with pytest.raises(ValueError, match="positive, negative: text tokens of width 32; this model takes 64"):
@@ -225,6 +234,41 @@ def test_missing_and_unknown_and_misshapen_weights_are_named_with_the_file(model
 
 def test_positions_in_an_older_file_are_left_out(models):
     changed(models, lambda weights: weights.update({"pos_embed.pos_embed": torch.zeros(1, 16, 64)}))
+
+
+@every_case
+def test_what_does_not_fit_stays_in_main_memory_until_it_is_needed(name, models):
+    case = CASES[name]
+    save(case, models / "tiny")
+    model = load("tiny")
+    noise = torch.randn(1, *case.shape, generator=torch.Generator().manual_seed(3))
+    before = host_latents(model, case, "euler", torch.tensor([999, 500]), noise, 1.0)
+    model.detach()
+    model.load(torch.device("cpu"), lowvram_model_memory=1)
+    kept = [module for module in model.model.modules() if getattr(module, "comfy_cast_weights", False)]
+    assert len(kept) > 10
+    assert torch.equal(host_latents(model, case, "euler", torch.tensor([999, 500]), noise, 1.0), before)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "billions", "memory"),
+    [
+        ("DiTTransformer2DModel", {}, 0.75, 0.68),
+        (
+            "CogVideoXTransformer3DModel",
+            {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
+            5.57,
+            1.81,
+        ),
+    ],
+)
+def test_a_model_of_real_size_is_made_without_memory_for_its_weights(class_name, config, billions, memory):
+    config = {"_class_name": class_name, **config}
+    model = DiffusersModel(ModelConfig(config, architecture_of(class_name, "").noise(config), 1.0))
+    weights = dict(model.diffusion_model.named_parameters())
+    assert all(weight.is_meta for weight in weights.values())
+    assert sum(weight.numel() for weight in weights.values()) / 1e9 == pytest.approx(billions, rel=0.01)
+    assert model.memory_usage_factor == pytest.approx(memory, rel=0.01)
 
 
 def test_a_missing_shard_and_a_damaged_file_are_named(models):
@@ -274,6 +318,12 @@ def test_a_folder_that_is_gone_or_outside_is_refused(models):
     for name in ("gone", "../tiny", str(models / "tiny"), "."):
         with pytest.raises(ValueError, match=f"model_folder: there is no folder {re.escape(repr(name))}"):
             load(name)
+
+
+def test_an_unknown_number_format_is_refused(models):
+    save(CASES["dit"], models / "tiny")
+    with pytest.raises(ValueError, match="weight_dtype: 'int4' is not one of default, fp32"):
+        load("tiny", "int4")
 
 
 def test_the_menu_lists_transformers_and_nothing_else(models):

@@ -5,12 +5,12 @@ import folder_paths
 import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from diffusers_models import CASES, host_latents, load, save
 
 import nodes
 from comfyui_omnicache.nodes.diffusers_frames import OmniCacheFramesToBatch
 from comfyui_omnicache.nodes.diffusers_image_to_video import OmniCacheImageToVideo
 from comfyui_omnicache.nodes.diffusers_vae_loader import OmniCacheDiffusersVAELoader
+from diffusers_models import CASES, host_latents, load, save
 
 CONFIG = {
     "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 2, "sample_height": 96,
