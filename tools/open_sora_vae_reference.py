@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from stdit3_reference import known_weights, stub
 from torch import Tensor, nn
+
+from stdit3_reference import known_weights, stub
 
 REFERENCE = Path(__file__).resolve().parent.parent / "tests" / "host" / "open_sora_vae_reference.safetensors"
 

@@ -10,12 +10,12 @@ import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from diffusers_models import load
 from safetensors.torch import save_file
-from stdit3_reference import CONFIG, known_weights
 from torch import Tensor
 
 from comfyui_omnicache.architectures.open_sora import shift
 from comfyui_omnicache.architectures.stdit3 import STDiT3
 from nodes import ConditioningZeroOut
+from stdit3_reference import CONFIG, known_weights
 
 STEPS, GUIDANCE, RATE = 10, 7.0, 30.0
 SHAPE = (4, 3, 6, 8)

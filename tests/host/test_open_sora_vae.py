@@ -5,14 +5,14 @@ import json
 
 import pytest
 import torch
-from open_sora_vae_reference import DEPTH, FRAMES, GROUPS, REFERENCE, SCALE, SHIFT, SPATIAL, WIDTH, pixels
 from safetensors import safe_open
-from stdit3_reference import known_weights
 
 import nodes
 from comfyui_omnicache.architectures.open_sora import OpenSoraCodec
 from comfyui_omnicache.architectures.open_sora_vae import OpenSoraVAE, OpenSoraVAEConfig
 from comfyui_omnicache.architectures.vae import VideoVAE
+from open_sora_vae_reference import DEPTH, FRAMES, GROUPS, REFERENCE, SCALE, SHIFT, SPATIAL, WIDTH, pixels
+from stdit3_reference import known_weights
 
 pytest.importorskip("diffusers")
 

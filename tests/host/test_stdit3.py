@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from stdit3_reference import CASES, CONFIG, REFERENCE, known_weights
 
 from comfyui_omnicache.architectures.stdit3 import STDiT3, STDiT3Config
+from stdit3_reference import CASES, CONFIG, REFERENCE, known_weights
 
 
 @pytest.fixture(scope="module")
