@@ -203,7 +203,7 @@ export class PlotView {
       toggle.setAttribute("aria-pressed", String(look.curves.includes(CURVE_NAMES[index])));
       toggle.hidden = Boolean(isSpace);
     });
-    setLabel(this.axis, `by ${look.axis}`);
+    setLabel(this.axis, look.axis);
     this.axis.hidden = Boolean(isSpace);
     this.space.hidden = !data?.path;
     this.space.setAttribute("aria-pressed", String(Boolean(isSpace)));
