@@ -156,8 +156,13 @@ function showSteps({ detail }) {
   if (workflow === activeWorkflow()) plots.get(nodeOf(key, root()))?.showLive(detail);
 }
 
+/** Sampling has ended, perhaps before its last step. */
 function endSteps() {
-  for (const plot of shownPlots()) plot.endLive();
+  const workflow = running.workflow ?? activeWorkflow();
+  for (const [key, run] of workflow ? newsOf(workflow).runs : []) {
+    run.isOver = true;
+    if (workflow === activeWorkflow()) plots.get(nodeOf(key, root()))?.endLive();
+  }
 }
 
 function shownPlots() {
