@@ -5,10 +5,10 @@ PYTEST = $(HOST_PYTHON) -m pytest
 export PATH := $(CURDIR)/.host/nodejs/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quality paper studies test lint soak test-unit test-host test-server test-js test-browser ui profiles train distil clean
+.PHONY: help setup demo quality paper studies test lint soak test-unit test-host test-server test-js test-browser test-browser-new ui profiles train distil clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
 	@echo "  COMFYUI_PATH=/path make ...   use that ComfyUI instead of the embedded one"
 	@echo "  COMFYUI_PYTHON=/path/python   and the Python that starts it, where it has no venv of its own"
 
@@ -60,6 +60,10 @@ test-js:  ## the plot's modules
 test-browser:  ## the plot in a real browser
 	@$(SETUP) --tests
 	@$(HOST_PYTHON) tests/browser/run.py
+
+test-browser-new:  ## the same with a newer front-end than the host's, downloaded once
+	@$(SETUP) --tests
+	@$(HOST_PYTHON) tests/browser/run.py --frontend 1.58.1
 
 ui: setup  ## start ComfyUI with the pack and the demo models, and print its address
 	@$(HOST_PYTHON) tools/host_server.py

@@ -10,7 +10,7 @@ const WIDGET = "omnicache_plot"; // also the name under which the nodes send the
 const OVERRIDES = "overrides"; // the input that a click on a step writes to
 const LOOK = "omnicache plot"; // property of the node: which curves are shown, and over what
 const LEAST_HEIGHT = 220;
-const FIRST_WIDTH = 400; // of a new node; it can be made narrower
+const FIRST_WIDTH = 420; // of a new node; it can be made narrower
 const FIRST_HEIGHT = 300; // of its plot
 
 /** The nodes that have a plot, and what they show before they have run. */
@@ -156,8 +156,13 @@ function showSteps({ detail }) {
   if (workflow === activeWorkflow()) plots.get(nodeOf(key, root()))?.showLive(detail);
 }
 
+/** Sampling has ended, perhaps before its last step. */
 function endSteps() {
-  for (const plot of shownPlots()) plot.endLive();
+  const workflow = running.workflow ?? activeWorkflow();
+  for (const [key, run] of workflow ? newsOf(workflow).runs : []) {
+    run.isOver = true;
+    if (workflow === activeWorkflow()) plots.get(nodeOf(key, root()))?.endLive();
+  }
 }
 
 function shownPlots() {

@@ -155,7 +155,7 @@ export class PlotView {
   /** Shows the steps of a sampling run as they are done. @param {unknown} message of the event omnicache.step */
   showLive(message) {
     this.live = readLive(message);
-    this.isSampling = this.live !== null && this.live.kinds.length < this.live.steps;
+    this.isSampling = this.live !== null && !message.isOver && this.live.kinds.length < this.live.steps;
     this.tellState();
     if (this.isAwaitingFrame || !this.data) return;
     this.isAwaitingFrame = true; // steps may come faster than they can be drawn
@@ -203,7 +203,7 @@ export class PlotView {
       toggle.setAttribute("aria-pressed", String(look.curves.includes(CURVE_NAMES[index])));
       toggle.hidden = Boolean(isSpace);
     });
-    setLabel(this.axis, `by ${look.axis}`);
+    setLabel(this.axis, look.axis);
     this.axis.hidden = Boolean(isSpace);
     this.space.hidden = !data?.path;
     this.space.setAttribute("aria-pressed", String(Boolean(isSpace)));

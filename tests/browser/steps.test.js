@@ -7,6 +7,7 @@ import { after, before, describe, test } from "node:test";
 import {
   PROFILE,
   RENDERERS,
+  SERVER,
   openClient,
   openExample,
   runWorkflow,
@@ -157,6 +158,18 @@ for (const { renderer, vueNodes } of RENDERERS) {
       await page.keyboard.press("Delete");
       assert.equal(await page.evaluate(() => window.app.graph.nodes.length), count);
     });
+
+    for (const scale of [0.6, 1.6]) {
+      test(`a click forces the step under it at zoom ${scale}`, async () => {
+        await centre(page, scale);
+        const step = (await plan(page)).lastIndexOf(true);
+        await clickStep(page, step);
+        assert.equal(await overrides(page), `${step} full`);
+        await clickStep(page, step);
+        assert.equal(await overrides(page), "");
+        await centre(page);
+      });
+    }
 
     test("what no plan can meet is not forced, and the plot says why", async () => {
       await page.locator(".omnicache-plot .picture").focus();
@@ -383,6 +396,48 @@ for (const { renderer, vueNodes } of RENDERERS) {
       await page.evaluate(() => window.app.canvas.setGraph(window.app.rootGraph ?? window.app.graph));
     });
 
+    test("of two workflows that are queued one after the other, each gets its own plot and steps", async () => {
+      await openExample(page, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
+      await setWidgets(page, "KSampler", { seed: (seed += 1), steps: 30 });
+      await page.evaluate(() => window.app.queuePrompt(0));
+      await openExample(page, "image_generate", {
+        CurvatureScheduler: { saved_profile: PROFILE, budget: 0.2 },
+        KSampler: { seed: (seed += 1), steps: 12 },
+      });
+      const cells = page.locator(".omnicache-plot .strip.run rect");
+      const first = await cells.count();
+      await page.evaluate(() => window.app.queuePrompt(0));
+      await idle(page);
+      assert.equal(first, 0, "steps of the workflow behind are not shown");
+      assert.match(await caption(page), /^16 of 20 computed/);
+      assert.equal(await cells.count(), 12);
+      const command = (id) => page.evaluate((name) => window.app.extensionManager.command.execute(name), id);
+      await command("Workspace.PreviousOpenedWorkflow");
+      await page.locator(".omnicache-plot .picture svg").waitFor();
+      await settle(page);
+      assert.match(await caption(page), /^10 of 20 computed/);
+      assert.equal(await cells.count(), 30);
+      await command("Workspace.NextOpenedWorkflow");
+      await settle(page);
+      assert.match(await caption(page), /^16 of 20 computed/);
+      assert.equal(await cells.count(), 12);
+    });
+
+    test("another browser tab hears nothing of a run", async () => {
+      const other = await openClient(browser, { vueNodes });
+      await openExample(other, "image_generate", { CurvatureScheduler: { saved_profile: PROFILE } });
+      await other.evaluate(() => {
+        window.told = 0;
+        for (const name of ["omnicache.step", "omnicache.run"])
+          window.comfyAPI.api.api.addEventListener(name, () => (window.told += 1));
+      });
+      const { steps } = await sample();
+      assert.ok(steps.length > 0);
+      assert.equal(await other.evaluate(() => window.told), 0);
+      assert.equal(await other.locator(".omnicache-plot .picture .omnicache-svg:not(.sketch)").count(), 0);
+      await other.close();
+    });
+
     test("nothing went wrong in the page", () => {
       assert.deepEqual(errors, []);
     });
@@ -409,6 +464,18 @@ function persist(page, isOn) {
   );
 }
 
+/** Waits until the server has nothing more to do. */
+async function idle(page) {
+  for (;;) {
+    const { queue_running: running, queue_pending: pending } = await (
+      await page.request.get(`${SERVER}/queue`)
+    ).json();
+    if (!running.length && !pending.length) break;
+    await page.waitForTimeout(100);
+  }
+  await settle(page);
+}
+
 async function reload(page) {
   await page.reload();
   await page.waitForFunction(() => window.app?.vueAppReady && window.app.canvas);
@@ -419,7 +486,7 @@ async function reload(page) {
 /** Types a number into an input of the scheduler as a user does. */
 async function typeInto(page, name, text) {
   const node = page.locator(".lg-node", { has: page.locator(".omnicache-plot") });
-  const field = node.locator(`input[aria-label="${name}"]`);
+  const field = node.locator(`input[aria-label="${name}"], [aria-label="${name}"] input`);
   if (await field.count()) {
     await field.focus();
     await field.selectText();
@@ -481,14 +548,15 @@ async function clickStep(page, step) {
   await settle(page);
 }
 
-/** Shows the scheduler at full size in the middle of the canvas. */
-async function centre(page) {
-  await page.evaluate(() => {
+/** Shows the scheduler in the middle of the canvas; at large scales the part of it where the plot is. */
+async function centre(page, scale = 1) {
+  await page.evaluate((zoom) => {
     const { canvas } = window.app;
     const node = canvas.graph.nodes.find((candidate) => candidate.type === "CurvatureScheduler");
-    canvas.ds.scale = 1;
-    canvas.ds.offset = [300 - node.pos[0], 120 - node.pos[1]];
+    const above = zoom > 1 ? 200 : -120;
+    canvas.ds.scale = zoom;
+    canvas.ds.offset = [300 / zoom - node.pos[0], -above / zoom - node.pos[1]];
     canvas.setDirty(true, true);
-  });
+  }, scale);
   await settle(page);
 }

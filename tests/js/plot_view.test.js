@@ -305,6 +305,15 @@ describe("a sampling run", () => {
     expect(view.caption.textContent).toMatch(/^6 of 10 computed/);
   });
 
+  test("that was interrupted is over, also when the plot is made anew", async () => {
+    const { view } = createNode();
+    view.show(replannablePayload());
+    view.showLive({ ...message(["full", "full"]), isOver: true });
+    await frame();
+    expect(view.caption.textContent).toMatch(/^6 of 10 computed/);
+    expect(view.picture.querySelectorAll(".strip.run rect")).toHaveLength(2);
+  });
+
   test("does not take away the marked step", async () => {
     const { view } = createNode();
     view.show(replannablePayload());
