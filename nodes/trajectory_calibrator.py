@@ -1,5 +1,7 @@
 """Node: samples a few pictures in full quality and measures the model's sampling trajectory on the way."""
 
+import logging
+
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -169,6 +171,8 @@ class TrajectoryCalibrator(io.ComfyNode):
             profile = measured if profile is None else profile.merged_with(measured)
             latents.append(latent)
         note = f"saved as {library.save(profile, save_as)}" if save_as else None
+        where = note or "not saved, for save_as is empty"
+        tell(f"calibrated (samples measured: {profile.trajectories}), profile {where}", logging.INFO)
         batch = {**latent_image, "samples": torch.cat(latents)}
         return io.NodeOutput(profile, batch, ui=plot.payload(profile, note=note))
 
