@@ -49,7 +49,7 @@ def load(name: str) -> Profile:
     if path is None:
         raise ValueError(
             f"saved_profile: there is no profile {name!r} in {own_folder()}. Pick another one, or "
-            "calibrate and save it under this name with TrajectoryCalibrator."
+            "calibrate and save it under this name with Trajectory Calibrator."
         )
     try:
         with open(path, "rb") as file:

@@ -39,25 +39,25 @@ class OmniCacheModelPatch(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The model to speed up: any diffusion transformer "
-                    "that the host knows (a U-Net is refused).",
+                    tooltip="The model to speed up: any diffusion transformer that ComfyUI knows. A U-Net "
+                    "(SD 1.5, SDXL) is refused.",
                 ),
                 ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler or Rival Schedule."),
                 CorrectionSocket.Input(
                     "correction",
                     optional=True,
-                    tooltip="From Noise Corrector. Nothing connected: forecast of order 2, or what a rival's "
-                    "schedule goes with.",
+                    tooltip="From Noise Corrector, which few need. Nothing connected: its defaults, or what "
+                    "a rival's schedule goes with.",
                 ),
                 io.Combo.Input(
                     "granularity",
                     options=["stack", "branch"],
                     default="stack",
                     optional=True,
-                    tooltip="What is kept. Stack: one tensor for all blocks together, fastest and smallest. "
-                    "Branch: attention, cross-attention and MLP of each block apart, as in the paper; each "
-                    "reused step gates them anew. It takes tens of times the memory; Curvature Scheduler's "
-                    "parts need it.",
+                    tooltip="What is kept. Stack: one tensor for all transformer blocks together, fastest "
+                    "and smallest. Branch: attention, cross-attention and MLP of each block apart, as in the "
+                    "paper, which takes tens of times the memory. Most rivals' schedules need branch, and so "
+                    "do Curvature Scheduler's parts.",
                 ),
                 io.Combo.Input(
                     "cache_dtype",
@@ -82,9 +82,9 @@ class OmniCacheModelPatch(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     optional=True,
-                    tooltip="With a profile: if computed steps show that reuse disturbs this run more than "
-                    "so many times what was calibrated (another LoRA, size or kind of prompt), no two steps "
-                    "in a row are reused until that has passed, and the log says so. 0: not watched.",
+                    tooltip="Only with a profile. If reuse disturbs this run more than so many times what "
+                    "was calibrated (another LoRA, size or kind of prompt), no two steps in a row are reused "
+                    "until that has passed, and the log says so. 0: not watched.",
                 ),
             ],
             outputs=[

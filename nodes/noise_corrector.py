@@ -13,26 +13,28 @@ class NoiseCorrector(io.ComfyNode):
             node_id="NoiseCorrector",
             display_name="Noise Corrector",
             category=CATEGORY,
-            description="Sets how the error of reusing a cache is avoided by a forecast, or predicted from "
-            "the last measured one and taken out. Leave this node away for a forecast of order 2.",
+            description="Optional. A reused step is a little wrong; this sets how that is corrected. Without "
+            "this node what is reused is continued through the last three computed steps (mode forecast, "
+            "order 2), which is a good choice for most.",
             inputs=[
                 io.Combo.Input(
                     "mode",
                     options=["age-aware", "paper", "off", "forecast", "per-band"],
                     default="forecast",
-                    tooltip="Forecast: the cache itself is continued through the last full steps. The "
-                    "others take out an error measured there. Age-aware: it grows with the age of the "
-                    "cache, as calibrated, or in proportion to the age without a profile. Per-band: the "
-                    "same with a calibrated factor for each frequency band. Paper: the calibrated factor of "
-                    "neighbouring steps, multiplied over steps reused in a row. Off: plain reuse.",
+                    tooltip="Forecast: what is reused is continued through the last computed steps. The "
+                    "other modes measure at computed steps how wrong reuse would be, and take it out at "
+                    "reused ones. Age-aware: more of it the older the cache is, as the profile says, or in "
+                    "proportion without one. Per-band: the same for coarse and fine detail apart. Paper: as "
+                    "in the OmniCache paper; needs a profile. Off: plain reuse.",
                 ),
                 io.Combo.Input(
                     "filter",
                     options=["off", "low-high", "low", "high"],
                     default="off",
-                    tooltip="Which part of the predicted error is taken out. Off: all of it. Low-high: "
-                    "only low frequencies before the switch point and only high ones after it, as in the "
-                    "paper. Low, high: one of the two throughout. Mode forecast ignores it.",
+                    tooltip="Which part of the predicted error is taken out. Off: all of it. Low: the coarse "
+                    "part (low frequencies). High: the fine detail. Low-high: the coarse part before the "
+                    "switch point, the fine detail after it, as in the paper. Modes forecast and off ignore "
+                    "it.",
                 ),
                 io.Float.Input(
                     "switch_point",
@@ -49,9 +51,8 @@ class NoiseCorrector(io.ComfyNode):
                     min=0.01,
                     max=0.7,
                     step=0.01,
-                    tooltip="Border between low and high frequencies, in cycles per latent pixel (0.5 is "
-                    "the finest along an axis). Smaller: low passes less, high passes more. Ignored "
-                    "without a filter.",
+                    tooltip="Border between coarse and fine, in cycles per latent pixel (0.5 is the finest "
+                    "along an axis). Smaller: less counts as coarse. Ignored without a filter.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -59,8 +60,8 @@ class NoiseCorrector(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Multiplies the predicted error, or the change that is forecast, 0 to 2: 1 takes "
-                    "all of it, 0 none (plain reuse), more than 1 too much.",
+                    tooltip="How much is corrected, 0 to 2. 1: as predicted. 0: nothing (plain reuse). More "
+                    "than 1: too much.",
                 ),
                 io.Int.Input(
                     "order",
@@ -68,8 +69,9 @@ class NoiseCorrector(io.ComfyNode):
                     min=1,
                     max=2,
                     optional=True,
-                    tooltip="Of the forecast: 1 continues a line through the last two full steps, 2 a "
-                    "parabola through the last three. It keeps as many caches. Other modes ignore it.",
+                    tooltip="Of the forecast: 1 continues a line through the last two computed steps, 2 a "
+                    "parabola through the last three, which takes a third more memory. Other modes "
+                    "ignore it.",
                 ),
             ],
             outputs=[

@@ -13,7 +13,7 @@ def profile_inputs(remark: str = "") -> list[io.Input]:
         ProfileSocket.Input(
             "profile",
             optional=True,
-            tooltip=f"From Trajectory Calibrator. Goes before saved_profile.{remark}",
+            tooltip=f"What Trajectory Calibrator measured; used in place of saved_profile.{remark}",
         ),
         io.Combo.Input(
             "saved_profile",

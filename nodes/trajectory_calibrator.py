@@ -1,5 +1,7 @@
 """Node: samples a few pictures in full quality and measures the model's sampling trajectory on the way."""
 
+import logging
+
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -26,9 +28,10 @@ class TrajectoryCalibrator(io.ComfyNode):
             node_id="TrajectoryCalibrator",
             display_name="Trajectory Calibrator",
             category=CATEGORY,
-            description="Samples in full quality, like KSampler, and measures on the way how the sampling "
-            "trajectory bends and how much error reusing a cache would cause at each step. Do it once for "
-            "a model; save the profile and pick it in Curvature Scheduler from then on.",
+            description="Samples in full quality, like KSampler, and measures on the way at which steps the "
+            "model could be spared: how the way from noise to picture bends, and how much error reuse would "
+            "cause. Do it once for a model; save the profile and pick it in Curvature Scheduler from then "
+            "on.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to measure, with the LoRAs and shift you will use."
@@ -70,7 +73,8 @@ class TrajectoryCalibrator(io.ComfyNode):
                     "sampler_name",
                     options=comfy.samplers.KSampler.SAMPLERS,
                     default="euler",
-                    tooltip="Sampler of the calibration; euler gives the clearest trajectory.",
+                    tooltip="Sampler of the calibration. Euler serves most others too; for one that adds "
+                    "noise at each step (ancestral, SDE) take that one.",
                 ),
                 io.Combo.Input(
                     "scheduler",
@@ -93,7 +97,7 @@ class TrajectoryCalibrator(io.ComfyNode):
                     min=1,
                     max=64,
                     tooltip="Sampling runs to measure, each as long as a normal one. One is usually "
-                    "enough; four make the gammas smoother.",
+                    "enough; four measure more evenly.",
                 ),
                 io.String.Input(
                     "save_as",
@@ -167,6 +171,8 @@ class TrajectoryCalibrator(io.ComfyNode):
             profile = measured if profile is None else profile.merged_with(measured)
             latents.append(latent)
         note = f"saved as {library.save(profile, save_as)}" if save_as else None
+        where = note or "not saved, for save_as is empty"
+        tell(f"calibrated (samples measured: {profile.trajectories}), profile {where}", logging.INFO)
         batch = {**latent_image, "samples": torch.cat(latents)}
         return io.NodeOutput(profile, batch, ui=plot.payload(profile, note=note))
 

@@ -113,6 +113,8 @@ def test_a_report_reaches_the_history_and_the_saved_picture(server):
 
 def test_a_calibrated_profile_is_offered_and_used(server):
     server.run(workflow("image_calibrate"))
+    log = server.log.read_text(encoding="utf-8")
+    assert "calibrated (samples measured: 1), profile saved as" in log and "my_image_profile.json" in log
     menu = server.get("/object_info/CurvatureScheduler")["CurvatureScheduler"]["input"]["required"][
         "saved_profile"
     ]
