@@ -8,12 +8,12 @@ import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
-from diffusers_models import load
 from safetensors.torch import save_file
 from torch import Tensor
 
 from comfyui_omnicache.architectures.open_sora import shift
 from comfyui_omnicache.architectures.stdit3 import STDiT3
+from diffusers_models import load
 from nodes import ConditioningZeroOut
 from stdit3_reference import CONFIG, known_weights
 
