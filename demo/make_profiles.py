@@ -16,15 +16,32 @@ MODELS = {
     "image": ("image", {}),
     "image_fewstep": ("image", dict(steps=16, cfg=1.0)),
     "video": ("video", {}),
+    "image_dit": ("image", {}),
 }
+BY_DEFAULT = ("image", "image_fewstep", "video")  # of the others the weights may not be there
+
+
+def labelled(name: str) -> dict:
+    """What stands in the place of the loader and the prompts for a model in the layout of diffusers."""
+    return {
+        "load": {
+            "class_type": "OmniCacheDiffusersLoader",
+            "inputs": {"model_folder": name, "weight_dtype": "default"},
+        },
+        "positive": {"class_type": "OmniCacheClassLabel", "inputs": {"label": 13}},
+        "negative": {"class_type": "OmniCacheClassLabel", "inputs": {"label": -1}},
+    }
 
 
 def main() -> None:
-    for model in sys.argv[1:] or MODELS:
+    for model in sys.argv[1:] or BY_DEFAULT:
         kind, changes = MODELS[model]
         workflow = json.loads((ROOT / "example_workflows" / "api" / f"{kind}_calibrate.json").read_text())
         name = f"omnicache_demo_{model}"
-        workflow["load"]["inputs"]["unet_name"] = f"{name}.safetensors"
+        if model == "image_dit":
+            workflow |= labelled(name)
+        else:
+            workflow["load"]["inputs"]["unet_name"] = f"{name}.safetensors"
         workflow["calibrate"]["inputs"].update(save_as=name, samples=SAMPLES, **changes)
         with HostServer() as server:
             print(f"Calibrating the {model} model ...", flush=True)

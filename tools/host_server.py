@@ -169,7 +169,7 @@ class HostServer:
         settings.parent.mkdir(parents=True)
         # Without this the front-end opens a template over the first workflow.
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))
-        paths = f"demo:\n  base_path: {DEMO_MODELS}\n  diffusion_models: diffusion_models\n"
+        paths = f"demo:\n  base_path: {DEMO_MODELS}\n  diffusion_models: diffusion_models\n  diffusers: diffusers\n"
         (self.base / "model_paths.yaml").write_text(paths)
 
     def _start(self) -> None:
