@@ -169,7 +169,8 @@ class HostServer:
         settings.parent.mkdir(parents=True)
         # Without this the front-end opens a template over the first workflow.
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))
-        paths = f"demo:\n  base_path: {DEMO_MODELS}\n  diffusion_models: diffusion_models\n  diffusers: diffusers\n"
+        folders = "".join(f"  {name}: {name}\n" for name in ("diffusion_models", "diffusers"))
+        paths = f"demo:\n  base_path: {DEMO_MODELS}\n{folders}"
         (self.base / "model_paths.yaml").write_text(paths)
 
     def _start(self) -> None:
