@@ -79,7 +79,7 @@ def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
     """A transformer by its name in the menu. Raises ValueError that names what is wrong, and the file."""
     if weight_dtype not in WEIGHT_DTYPES:
         raise ValueError(f"weight_dtype: {weight_dtype!r} is not one of {', '.join(WEIGHT_DTYPES)}.")
-    folder = folder_of(name, TRANSFORMERS, "model_folder")
+    folder = folder_of(name, TRANSFORMERS)
     config = read_json(folder / CONFIG)
     architecture = architecture_of(class_name_of(config), str(folder / CONFIG))
     model_config = ModelConfig(
