@@ -36,13 +36,13 @@ def names(kind: Kind) -> list[str]:
     return sorted(_found(kind))
 
 
-def folder_of(name: str, kind: Kind, input_name: str) -> Path:
+def folder_of(name: str, kind: Kind) -> Path:
     """The folder with the config.json. Raises ValueError if there is none of this name any more."""
     found = _found(kind)
     if name not in found:
         places = " or ".join(path for root in kind.roots for path in folder_paths.get_folder_paths(root))
         raise ValueError(
-            f"{input_name}: there is no folder {name!r} with a {CONFIG} of the diffusers library below "
+            f"model_folder: there is no folder {name!r} with a {CONFIG} of the diffusers library below "
             f"{places}. Put the whole folder there, and reload the page to see it in the menu."
         )
     return found[name]

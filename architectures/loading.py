@@ -79,7 +79,7 @@ def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
     """A transformer by its name in the menu. Raises ValueError that names what is wrong, and the file."""
     if weight_dtype not in WEIGHT_DTYPES:
         raise ValueError(f"weight_dtype: {weight_dtype!r} is not one of {', '.join(WEIGHT_DTYPES)}.")
-    folder = folder_of(name, TRANSFORMERS, "model_folder")
+    folder = folder_of(name, TRANSFORMERS)
     config = read_json(folder / CONFIG)
     architecture = architecture_of(class_name_of(config), str(folder / CONFIG))
     model_config = ModelConfig(
@@ -90,7 +90,13 @@ def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
     dtype = WEIGHT_DTYPES[weight_dtype] or _dtype_of(weights.tensors)
     cast_dtype = comfy.model_management.unet_manual_cast(dtype, load_device)
     model_config.set_inference_dtype(dtype, cast_dtype)
-    model = DiffusersModel(model_config)
+    try:
+        model = DiffusersModel(model_config)
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"model_folder: {folder / CONFIG} describes no model that {architecture.class_name} can be "
+            f"({error}). Download it anew, or correct it."
+        ) from error
     adapter = model.diffusion_model
     adapter.take(fitting(weights, adapter.transformer), cast_dtype or dtype)
     offload_device = comfy.model_management.unet_offload_device()
@@ -105,9 +111,14 @@ def _dtype_of(tensors: Mapping[str, torch.Tensor]) -> torch.dtype:
     return max(sizes, key=sizes.__getitem__)
 
 
+def _pipeline(folder: Path) -> Path:
+    """Where the folders of the other parts are."""
+    return folder.parent if folder.name == TRANSFORMERS.part else folder
+
+
 def _noise(architecture: Architecture, config: Mapping[str, Any], folder: Path) -> Noise:
     noise = architecture.noise(config)
-    for file in (folder / SCHEDULER, folder.parent / "scheduler" / SCHEDULER):
+    for file in (folder / SCHEDULER, _pipeline(folder) / "scheduler" / SCHEDULER):
         if file.is_file():
             return noise.overridden_by(read_json(file), str(file))
     return noise
@@ -115,7 +126,7 @@ def _noise(architecture: Architecture, config: Mapping[str, Any], folder: Path) 
 
 def _scale(architecture: Architecture, config: Mapping[str, Any], folder: Path) -> float:
     """What the VAE beside it says, or the table."""
-    file = folder.parent / "vae" / CONFIG
+    file = _pipeline(folder) / "vae" / CONFIG
     given = read_json(file).get("scaling_factor") if file.is_file() else None
     return float(given) if given is not None else architecture.latent_scale(config)
 

@@ -106,7 +106,7 @@ def menu() -> list[str]:
 
 def load(name: str) -> VideoVAE:
     """An autoencoder by its name in the menu. Raises ValueError that names what is wrong, and the file."""
-    folder = folder_of(name, VIDEO_AUTOENCODERS, "model_folder")
+    folder = folder_of(name, VIDEO_AUTOENCODERS)
     config = read_json(folder / CONFIG)
     row = autoencoder_of(class_name_of(config), str(folder / CONFIG))
     codec = row.codec(row.autoencoder_class(), config)

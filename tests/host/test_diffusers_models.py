@@ -313,6 +313,24 @@ def test_an_unknown_class_is_named_with_its_file_and_what_is_known(models):
         configured(models, _class_name="FluxTransformer2DModel")
 
 
+def test_a_configuration_that_the_library_cannot_make_is_named(models):
+    with pytest.raises(ValueError, match="config.json describes no model that DiTTransformer2DModel can be"):
+        configured(models, norm_type="ada_norm")
+
+
+def test_a_vae_beside_it_tells_the_scale_of_the_latents(models):
+    case = CASES["cogvideox-5b"]
+    save(case, models / "tiny")
+    assert load("tiny").get_model_object("latent_format").scale_factor == 0.7
+    (models / "tiny" / "vae").mkdir()
+    (models / "tiny" / "vae" / "config.json").write_text('{"scaling_factor": 0.5}')
+    assert load("tiny").get_model_object("latent_format").scale_factor == 0.5
+    # One that only happens to be beside it says nothing.
+    transformer_of(case).save_pretrained(models / "bare")
+    (models / "tiny" / "vae").rename(models / "vae")
+    assert load("bare").get_model_object("latent_format").scale_factor == 0.7
+
+
 def test_a_folder_that_is_gone_or_outside_is_refused(models):
     save(CASES["dit"], models / "tiny")
     for name in ("gone", "../tiny", str(models / "tiny"), "."):
