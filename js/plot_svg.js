@@ -14,10 +14,10 @@ const NAMESPACE = "http://www.w3.org/2000/svg";
 const SPACING_FOR_MARKERS = 5.5;
 const SPACING_FOR_CELLS = 4;
 const SPACE_MARGIN = 16;
-const SPACE_REACH = 1.25; // of what is seen of the path, but for rare views
+const SPACE_REACH = 1.45; // of what is seen of the path, but for rare views
 const SPACE_AXES = ["u", "w1", "w2"]; // the way from noise to sample, and the two widest directions off it
 const MOST_SPACE_MARKERS = 100;
-const END_DISTANCE = 11;
+const END_DISTANCE = 8;
 const PIN_RADIUS = 3;
 const DOT_RADIUS = 1.75;
 
@@ -78,7 +78,7 @@ export function drawSpace(data, width, height, view) {
       ...marked.map(([x, y], step) => marker(data.reused?.[step] ? "reused" : "computed", x, y, 2.5)),
     ]),
     group("labels", [
-      ...ends.map(([x, y], axis) => label("middle faint", x, y - 3, SPACE_AXES[axis])),
+      ...ends.map((end, axis) => axisLabel(place(corner), end, SPACE_AXES[axis])),
       endLabel(points, points[0], "noise"),
       endLabel(points, points.at(-1), "sample"),
     ]),
@@ -87,13 +87,18 @@ export function drawSpace(data, width, height, view) {
   return { svg };
 }
 
-/** Beside an end of the path, on the side where the path is not. */
+/** Beside an end of the path, on the side where less of the path is. */
 function endLabel(points, [x, y], text) {
-  const centre = [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
-  const [right, down] = [x - centre[0], y - centre[1]];
-  const length = Math.hypot(right, down) || 1;
-  const side = Math.abs(right) < length / 2 ? "middle" : right > 0 ? "start" : "end";
-  return label(side, x + (END_DISTANCE * right) / length, y + 3.5 + (END_DISTANCE * down) / length, text);
+  const centre = points.reduce((sum, point) => sum + point[0], 0) / points.length;
+  const isRight = x >= centre;
+  return label(isRight ? "start" : "end", x + (isRight ? END_DISTANCE : -END_DISTANCE), y + 3.5, text);
+}
+
+/** Beyond the end of an axis. */
+function axisLabel([fromX, fromY], [x, y], text) {
+  const length = Math.hypot(x - fromX, y - fromY) || 1;
+  const beyond = (from, to) => to + (END_DISTANCE * (to - from)) / length;
+  return label("middle faint", beyond(fromX, x), beyond(fromY, y) + 3.5, text);
 }
 
 /** A short piece of a curve's line, for the legend. @param {import("./plot_layout.js").CurveName} name */

@@ -23,7 +23,7 @@ const HINTS_TO_HIDE = ".p-toast, [class*=top-banner]";
 
 const scheduler = (width) => ({
   type: "CurvatureScheduler",
-  size: [width, 100],
+  size: [width, width], // at least as high as it has to be
   widgets_values: [PROFILE],
 });
 
@@ -31,7 +31,7 @@ await mkdir(OUT, { recursive: true });
 const browser = await startBrowser();
 for (const { renderer, vueNodes } of RENDERERS) {
   for (const palette of ["dark", "light"]) {
-    const page = await openClient(browser, { vueNodes, palette, width: 1600, height: 800 });
+    const page = await openClient(browser, { vueNodes, palette, width: 1600, height: 1000 });
     const shoot = async (name) => {
       await page.addStyleTag({ content: `${HINTS_TO_HIDE} { visibility: hidden }` });
       await settle(page);
