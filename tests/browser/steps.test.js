@@ -218,7 +218,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
       assert.equal(await curve.count(), 0);
     });
 
-    test("a copy of the node has the overrides, and the saved workflow too", async () => {
+    test("a copy of the node has the overrides and the plot, and the saved workflow too", async () => {
       await clickStep(page, 9);
       const text = await overrides(page);
       assert.match(text, /^9 /);
@@ -228,11 +228,14 @@ for (const { renderer, vueNodes } of RENDERERS) {
         app.canvas.copyToClipboard();
         app.canvas.pasteFromClipboard();
         const [first, second] = app.graph.nodes.filter((node) => node.type === "CurvatureScheduler");
-        const value = second.widgets.find(({ name }) => name === "overrides").value;
+        const shown = [first, second].map(({ widgets }) => [
+          widgets.find(({ name }) => name === "overrides").value,
+          widgets.find(({ element }) => element).element.querySelector(".caption").textContent,
+        ]);
         app.graph.remove(second);
-        return [value, first.widgets.find(({ name }) => name === "overrides").value];
+        return shown;
       });
-      assert.deepEqual(copied, [text, text]);
+      assert.deepEqual(copied, Array(2).fill([text, await caption(page)]));
       await page.evaluate(async () => window.app.loadGraphData(window.app.graph.serialize()));
       await settle(page);
       assert.equal(await overrides(page), text);
