@@ -11,6 +11,7 @@ from torch import nn
 from .adapter import Adapter, CogVideoXAdapter, DiTAdapter, LatteAdapter
 from .codec import Codec
 from .noise import Noise
+from .open_sora import OpenSoraAdapter, OpenSoraCodec, rectified_flow
 
 Config = Mapping[str, Any]  # of a transformer: its config.json
 
@@ -75,6 +76,7 @@ ARCHITECTURES = (
         _cogvideox_noise,
         _cogvideox_scale,
     ),
+    Architecture("STDiT3", ".stdit3", OpenSoraAdapter, rectified_flow, lambda config: 1.0),
 )
 
 
@@ -93,6 +95,7 @@ class Autoencoder:
 
 AUTOENCODERS = (
     Autoencoder("AutoencoderKLCogVideoX", "diffusers.models.autoencoders.autoencoder_kl_cogvideox", Codec),
+    Autoencoder("VideoAutoencoderPipeline", ".open_sora_vae", OpenSoraCodec),
 )
 
 

@@ -287,6 +287,15 @@ FAMILIES = (
         hides_options=True,
         alternates=True,
     ),
+    Family(
+        "open-sora",
+        "OpenSoraAdapter",
+        (
+            BlockList("transformer.spatial_blocks", None, branches=_CROSS),
+            BlockList("transformer.temporal_blocks", None, branches=_CROSS),
+        ),
+        alternates=True,
+    ),
 )
 
 # What the host samples with too, but without a chain of blocks that all change one hidden state.

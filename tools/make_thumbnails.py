@@ -12,7 +12,7 @@ from locations import ROOT
 
 WIDTH = 480
 STEPS, LONGEST = 30, 50  # of the examples as they are
-MODELS = {"dit": "DiT", "latte": "Latte", "cogvideox": "CogVideoX"}
+MODELS = {"dit": "DiT", "latte": "Latte", "cogvideox": "CogVideoX", "opensora": "Open-Sora 1.2"}
 
 
 def main() -> None:

@@ -171,7 +171,9 @@ def test_parts_need_the_granularity_of_branches():
         reusing(build("sd3"), 0.5, "stack", parts="mlp")
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "wan", "qwen-image", "mochi", "stable-audio", "latte"])
+@pytest.mark.parametrize(
+    "family", ["sd3", "flux", "wan", "qwen-image", "mochi", "stable-audio", "latte", "open-sora"]
+)
 @pytest.mark.parametrize("granularity", ["stack", "branch"])
 @pytest.mark.parametrize("mode", ["off", "forecast"])
 def test_the_memory_told_at_the_first_step_is_what_is_kept(family, mode, granularity, monkeypatch):

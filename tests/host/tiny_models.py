@@ -323,6 +323,12 @@ MODELS = {
         _with_memory, (16, 4, 8, 8), ("transformer.transformer_blocks",),
         conds=lambda g: {"concat_latent_image": torch.randn(1, 16, 1, 8, 8, generator=g)},
     ),
+    "open-sora": Tiny(
+        _of_library,
+        {"_class_name": "STDiT3", "hidden_size": 48, "depth": 2, "num_heads": 4, "caption_channels": WIDTH,
+         "model_max_length": 9, "input_sq_size": 32},
+        _with_memory, (4, 3, 5, 8), ("transformer.spatial_blocks", "transformer.temporal_blocks"),
+    ),
     "hunyuan3d": Tiny(
         supported.Hunyuan3Dv2,
         {"image_model": "hunyuan3d2", "in_channels": 64, "context_in_dim": WIDTH, "hidden_size": 128,
