@@ -89,7 +89,7 @@ class Schedule:
         if self.profile is None and self.cost not in WITHOUT_PROFILE:
             raise ValueError(
                 f"profile: none is connected or picked, and the cost {self.cost!r} is measured by one. "
-                "Connect a TrajectoryCalibrator, pick a saved profile, or set cost to 'reach'."
+                "Connect a Trajectory Calibrator, pick a saved profile, or set cost to 'reach'."
             )
 
     @property
