@@ -115,7 +115,7 @@ def test_the_profile_can_be_picked_in_curvature_scheduler(folder):
     sample(automatic(model), "sd3", steps=12)
     name = os.path.join("auto", files(folder)[0])
     assert name in library.names()
-    schedule = CurvatureScheduler.execute(name, "reuse ratio", 0.5, "corrected error", 0, 2, 1, "").args[0]
+    schedule = CurvatureScheduler.execute(name, "reuse ratio", 0.5, "forecast error", 0, 2, 1, "").args[0]
     by_hand = sample(OmniCacheModelPatch.execute(model, schedule).args[0], "sd3", steps=12)
     assert torch.equal(sample(automatic(model), "sd3", steps=12), by_hand)
 
