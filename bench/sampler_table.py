@@ -53,8 +53,8 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
     counted.set_model_unet_function_wrapper(count)
     plain = demo.sample(counted, sampler, steps, batch, cfg)
     patches = [
-        OmniCacheModelPatch.execute(demo.model, schedule, Correction(mode=mode)).args[0]
-        for mode in ("forecast", "off")
+        OmniCacheModelPatch.execute(demo.model, schedule, correction).args[0]
+        for correction in (None, Correction("off"))
     ]
     corrected, uncorrected = (
         psnr(demo.sample(patch, sampler, steps, batch, cfg), plain) for patch in patches
@@ -91,7 +91,8 @@ def document(rows: list[Row]) -> str:
     lines += [
         "",
         "Ancestral and SDE samplers draw other noise with fewer steps, so that column compares another "
-        "picture there; reuse keeps the picture of the seed. With few steps the euler profile promises them "
+        "picture there; reuse keeps the picture of the seed. For them the default forecast is of order 1: "
+        "new noise at each step bends no parabola. With few steps the euler profile promises them "
         "too much: calibrate with the sampler that you use. CFG++ samplers and `lcm` amplify any small "
         "difference: take another sampler if the picture must stay. `dpm_fast` and `dpm_adaptive` choose "
         "their own steps: with them the patch says so and runs uncached.",

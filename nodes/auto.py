@@ -23,7 +23,7 @@ from .calibration_on_the_way import CalibrationOnTheWay
 from .host import MakeRun, OnEnd, Sampling, log, patched, tell
 from .identity import timesteps_of
 from .model_patch import cache_run, gain_in_words, tenths
-from .samplers import FREE_RUNNING_SAMPLERS, remark_on
+from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
 from .sockets import CATEGORY
 
 # Share of the steps that is reused.
@@ -102,7 +102,7 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
                 return _calibration(sampling, blocks, setting, ratio, wrong, say)
             plan = _plan(profile, sampling.sigmas, ratio)
             outlook = Outlook(profile, np.array(sampling.sigmas))
-            run = cache_run(sampling, blocks, plan, Correction(), outlook)
+            run = cache_run(sampling, blocks, plan, suited(Correction(), sampling.sampler), outlook)
         # The user asked for a picture, and has one without the pack.
         except Exception as error:
             log.debug("OmniCache Auto", exc_info=error)

@@ -45,7 +45,7 @@ class CurvatureScheduler(io.ComfyNode):
                     options=["forecast error", "corrected error", "error", "curvature", "reach", "even"],
                     default="forecast error",
                     tooltip="By what the reused steps are chosen. Forecast error: corrected error and reach "
-                    "together, best on the whole. Corrected error: measured error of reuse that gamma "
+                    "together. Corrected error: measured error of reuse that gamma "
                     "cannot predict. Error: measured error. Curvature: turning angle of the trajectory, "
                     "as in the paper. Reach: how far the forecast reaches from computed steps; needs no "
                     "profile. Even: spread evenly; needs none either, and is worse.",

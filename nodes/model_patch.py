@@ -20,7 +20,7 @@ from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
 from .host import Sampling, patched, tell
 from .identity import check_fits, prediction_of
-from .samplers import FREE_RUNNING_SAMPLERS, remark_on
+from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
 
 DRIFT_LIMIT = 3.0
@@ -116,9 +116,8 @@ class OmniCacheModelPatch(io.ComfyNode):
         except UnknownModel as unknown:
             tell(str(unknown))
             return io.NodeOutput(model)
-        correction = correction or schedule.default_correction
         profile = schedule.profile
-        correction.check_has_what_it_needs(profile is not None)
+        (correction or schedule.default_correction).check_has_what_it_needs(profile is not None)
         if profile is not None:
             check_fits(profile, model)
 
@@ -143,7 +142,7 @@ class OmniCacheModelPatch(io.ComfyNode):
                 sampling,
                 blocks,
                 plan,
-                correction,
+                correction or suited(schedule.default_correction, sampling.sampler),
                 outlook,
                 drift_limit if schedule.is_guarded else 0.0,
                 with_branches,

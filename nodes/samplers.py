@@ -1,5 +1,9 @@
 """What is known of the host's samplers when steps are reused; docs/samplers.md has the measurements."""
 
+from dataclasses import replace
+
+from ..omnicache.correction import Correction
+
 # These choose their own steps instead of following the scheduler's: a plan made on the scheduler's sigmas
 # would say nothing of theirs.
 FREE_RUNNING_SAMPLERS = ("dpm_fast", "dpm_adaptive")
@@ -22,6 +26,13 @@ def draws_noise(name: str) -> bool:
     """Whether it adds new noise at each step, which the noise of a cache measured at the last step cannot
     foretell."""
     return any(word in name for word in _DRAWING_NOISE)
+
+
+def suited(correction: Correction, name: str) -> Correction:
+    """A default correction, as this sampler has it best: new noise at each step bends no parabola, and a
+    line magnifies it less (docs/samplers.md)."""
+    forecasts = correction.mode == "forecast" and draws_noise(name)
+    return replace(correction, order=1) if forecasts else correction
 
 
 def remark_on(name: str, calibrated_with: str | None) -> str | None:
