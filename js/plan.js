@@ -201,11 +201,27 @@ function allowed({ protectFirst, protectLast, full, reuse }, steps) {
   return { mayReuse, mayBeFull: mayReuse.map((_, step) => !reuse.has(step)) };
 }
 
-/** The shortest longest run, of 2 to 4, under which one step more could be reused, if it is to be chosen. */
+/**
+ * The shortest longest run, of 1 to 4, under which one step more could be reused, and that the forced steps fit
+ * into, if it is to be chosen.
+ */
 function withLongestRun(constraints, steps, reused) {
   if (constraints.maxConsecutive !== AUTOMATIC) return constraints;
-  const choices = [2, 3, LONGEST_RUN].map((maxConsecutive) => ({ ...constraints, maxConsecutive }));
+  const forced = longestForced(constraints.reuse);
+  const choices = [1, 2, 3, LONGEST_RUN]
+    .filter((longest) => longest >= Math.min(forced, LONGEST_RUN))
+    .map((maxConsecutive) => ({ ...constraints, maxConsecutive }));
   return choices.find((each) => mostReused(each, steps) > reused) ?? choices.at(-1);
+}
+
+/** How many steps in a row are forced to reuse, at most. @param {Set<number>} reuse */
+function longestForced(reuse) {
+  let [run, longest] = [0, 0];
+  for (const step of [...reuse].sort((a, b) => a - b)) {
+    run = reuse.has(step - 1) ? run + 1 : 1;
+    longest = Math.max(longest, run);
+  }
+  return longest;
 }
 
 function mostReused(constraints, steps) {

@@ -55,8 +55,8 @@ class CurvatureScheduler(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4,
-                    tooltip="Longest run of reused steps. 0: 2, or up to 4 where the budget would leave no "
-                    "choice otherwise. 1 to 4: so many; 2 is the paper's, 1 is safer. It bounds the budget "
+                    tooltip="Longest run of reused steps. 0: the shortest, up to 4, that leaves the budget a "
+                    "choice. 1 to 4: so many; 2 is the paper's, 1 is safer. It bounds the budget "
                     "too: 1 allows about half of the steps, 2 two thirds.",
                 ),
                 io.Int.Input(

@@ -18,7 +18,7 @@ Layout = tuple[tuple[Branch, ...], ...]
 
 MIN_STEPS = 8
 AUTOMATIC = 0
-AUTOMATIC_RUNS = (2, 3, 4)  # longest runs to choose from
+AUTOMATIC_RUNS = (1, 2, 3, 4)  # longest runs to choose from
 FIRST_FULL = 2  # a lane needs a cache, and then a measured noise, before anything can be reused and corrected
 
 
@@ -95,12 +95,21 @@ class Constraints:
 
     def with_longest_run(self, steps: int, reused: int) -> "Constraints":
         """The same with a longest run of reused steps, if it is to be chosen: the shortest under which one
-        step more could be reused. Runs of 2 are what can be corrected best, but where they leave only one
-        plan, that one reuses the steps at the ends too."""
+        step more could be reused, and that the forced steps fit into. Short runs are what can be corrected
+        best, but where they leave only one plan, that one reuses the steps at the ends too."""
         if self.max_consecutive != AUTOMATIC:
             return self
-        choices = [replace(self, max_consecutive=longest) for longest in AUTOMATIC_RUNS]
+        forced = min(self._longest_forced(), AUTOMATIC_RUNS[-1])
+        choices = [replace(self, max_consecutive=longest) for longest in AUTOMATIC_RUNS if longest >= forced]
         return next((each for each in choices if each.most_reused(steps) > reused), choices[-1])
+
+    def _longest_forced(self) -> int:
+        """How many steps in a row are forced to reuse, at most."""
+        run = longest = 0
+        for step in sorted(self.reuse):
+            run = run + 1 if step - 1 in self.reuse else 1
+            longest = max(longest, run)
+        return longest
 
     def most_reused(self, steps: int) -> int:
         """How many steps could be reused at most."""

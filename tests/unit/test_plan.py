@@ -66,10 +66,25 @@ def test_overrides_are_met_and_the_budget_is_kept_around_them():
     assert sum(plan.reused) == 8
 
 
+def test_runs_are_as_long_as_those_that_are_forced():
+    chosen = Constraints(reuse=frozenset({5, 9, 10, 11})).with_longest_run(24, 6)
+    assert chosen.max_consecutive == 3
+
+
 @pytest.mark.parametrize(
     ("steps", "reused", "longest"),
-    # Of 24 steps 21 are free; runs of 2 reuse 14 of them at most, in one single way.
-    [(24, 13, 2), (24, 14, 3), (24, 15, 3), (24, 16, 4), (50, 30, 2), (50, 35, 3), (50, 36, 4)],
+    # Of 24 steps 21 are free; runs of 1 reuse 11 of them at most, runs of 2 14, in one single way each.
+    [
+        (24, 10, 1),
+        (24, 11, 2),
+        (24, 13, 2),
+        (24, 14, 3),
+        (24, 15, 3),
+        (24, 16, 4),
+        (50, 30, 2),
+        (50, 35, 3),
+        (50, 36, 4),
+    ],
 )
 def test_runs_get_longer_where_shorter_ones_leave_no_choice(steps, reused, longest):
     chosen = Constraints().with_longest_run(steps, reused)
