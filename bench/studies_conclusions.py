@@ -6,8 +6,9 @@ CONCLUSIONS = {
 - **Leave alone:** mode `forecast`, filter `off`, granularity `stack`, protect_first 2, protect_last 1,
 and a profile that was calibrated with another prompt, step count, sampler, scheduler or size.
 - **Leave max_consecutive at 0**, which takes 3 where 2 leaves no step to spare, as with 60 % of 25 or 30
-steps, else 2, and 1 where that leaves one, up to 40 % (docs/experiments.md). Where it takes 3 it gains up to 8 dB in eleven of thirteen cases (the table *Steps to
-spare*) and loses in two: images at 20 steps a little, at 64 % of 50 steps 6 dB.
+steps, else 2, and 1 where that leaves one, up to 40 % (docs/experiments.md). Where it takes 3 it gains up
+to 8 dB in eleven of thirteen cases (the table *Steps to spare*) and loses in two: images at 20 steps a
+little, at 64 % of 50 steps 6 dB.
 - **Without a profile,** take the cost `reach` (docs/plans.md). With `even`, set protect_last to 3, but not
 with the scheduler karras: 3 to 11 dB (images) and 8 dB (videos).
 - **Rather lower the budget:** 60 % of 25 steps of dpmpp_2m is 10 (images) to 15 dB (videos) below 50 %,
