@@ -5,7 +5,6 @@ teacher's 50"""
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,8 +150,6 @@ def agreement(student: nn.Module, trajectories: Trajectories, codec: base.Codec,
 
 
 def distil(steps: int, rate: float, seed: int, seconds: float, out: Path) -> None:
-    from tqdm import tqdm
-
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -164,7 +161,7 @@ def distil(steps: int, rate: float, seed: int, seconds: float, out: Path) -> Non
     optimizer = torch.optim.AdamW(student.train().parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     progress = base.Progress(student, optimizer, FOLDER / "fewstep.pt", out)
     log = base.LossLog(FOLDER / "fewstep.jsonl")
-    codec, started = base.Codec.load(), time.monotonic()
+    codec = base.Codec.load()
 
     def report() -> None:
         net = progress.averaged(MODEL)
@@ -172,36 +169,21 @@ def distil(steps: int, rate: float, seed: int, seconds: float, out: Path) -> Non
         line = ", ".join(f"{value:.1f} dB at {count} steps" for count, value in values.items())
         print(f"step {progress.step}: held-out samples as the teacher's to {line}", flush=True)
 
-    first, saved = progress.step, started
-    bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5, disable=None)
-    for step in bar:
+    def one_step(step: int) -> float:
         rng = np.random.default_rng((seed, step, 1))
         chunks = min(CHUNKS, 1 + step // STEPS_PER_CHUNK)
         states, words = trajectories.draw(ROWS, chunks, rng)
         loss = chord_loss(student, states, words, rng)
         share = base.rate_at(step, steps, WARM_UP, DECAY)
         progress.update(loss, rate * share, min(EMA_DECAY, (step + 1) / (step + 10)))
-        mean = log.add(step + 1, loss.item())
-        if mean is not None:
-            bar.set_postfix(loss=f"{mean:.4f}")
-        out_of_time = seconds and time.monotonic() - started > seconds
-        if out_of_time or time.monotonic() - saved > SAVE_EVERY:
-            progress.save()
-            report()
-            saved = time.monotonic()
-        if out_of_time:
-            return
-    progress.save()
-    report()
+        return loss.item()
+
+    base.run(progress, log, steps, seconds, one_step, report, SAVE_EVERY)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps in all")
-    parser.add_argument("--rate", type=float, default=RATE, help="learning rate")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
+    base.add_run_arguments(parser, STEPS, RATE)
     parser.add_argument("--out", type=Path, default=base.WEIGHTS / f"{NAME}.safetensors")
     options = parser.parse_args(base.arguments)
     torch.set_num_threads(options.threads)

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -268,6 +269,51 @@ class LossLog:
         return mean
 
 
+def run(
+    progress: Progress,
+    log: LossLog,
+    steps: int,
+    seconds: float,
+    one_step: Callable[[int], float],
+    on_save: Callable[[], None] = lambda: None,
+    save_every: float = 240.0,
+) -> None:
+    """Trains until there were so many steps, or for so many seconds, with a checkpoint at the end and every
+    so often. one_step: gives the loss of a step by its number. on_save: is called behind each checkpoint."""
+    from tqdm import tqdm
+
+    first, started = progress.step, time.monotonic()
+    saved = started
+    bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5, disable=None)
+    for step in bar:
+        mean = log.add(step + 1, one_step(step))
+        if mean is not None:
+            bar.set_postfix(loss=f"{mean:.4f}")
+        is_over = seconds and time.monotonic() - started > seconds
+        if is_over:
+            break
+        if time.monotonic() - saved > save_every:
+            progress.save()
+            on_save()
+            saved = time.monotonic()
+    progress.save()
+    on_save()
+
+
+def add_run_arguments(
+    parser: argparse.ArgumentParser, steps: int | None = None, rate: float | None = None
+) -> None:
+    """What every training is told. steps, rate: the defaults; None: each model has its own."""
+    own = " (default: the model's own)"
+    parser.add_argument(
+        "--steps", type=int, default=steps, help="training steps in all" + own * (steps is None)
+    )
+    parser.add_argument("--rate", type=float, default=rate, help="learning rate" + own * (rate is None))
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
+
+
 def train(
     model: str,
     steps: int,
@@ -278,8 +324,6 @@ def train(
     initial: Path | None,
     out: Path,
 ) -> None:
-    from tqdm import tqdm
-
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -296,37 +340,23 @@ def train(
     print(
         f"{model}: {count / 1e6:.2f} M parameters, {steps} steps of {settings['batch']}, {device}", flush=True
     )
-    first, started = progress.step, time.monotonic()
-    saved = started
-    bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5, disable=None)
-    for step in bar:
+
+    def one_step(step: int) -> float:
         pictures, words = data.batch(model, seed, step, settings["batch"])
         latents = latents_of(codec, model, pictures).to(device)
         with bfloat16_where_fast(device.type):
             loss = loss_of(net, model, latents, words, seed, step)
         progress.update(loss, rate * rate_at(step, steps), min(EMA_DECAY, (step + 1) / (step + 10)))
-        mean = log.add(step + 1, loss.item())
-        if mean is not None:
-            bar.set_postfix(loss=f"{mean:.4f}")
-        out_of_time = seconds and time.monotonic() - started > seconds
-        if out_of_time or time.monotonic() - saved > 240:
-            progress.save()
-            saved = time.monotonic()
-        if out_of_time:
-            break
-    else:
-        progress.save()
+        return loss.item()
+
+    run(progress, log, steps, seconds, one_step)
     save_grid(progress.averaged(model), model, codec, RUNS / f"{model}.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=sorted(SETTINGS), required=True)
-    parser.add_argument("--steps", type=int, help="training steps in all (default: the model's own)")
-    parser.add_argument("--rate", type=float, help="learning rate (default: the model's own)")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
+    add_run_arguments(parser)
     parser.add_argument("--initial", type=Path, help="start from these weights instead of from nothing")
     parser.add_argument(
         "--out", type=Path, help="where the weights go (default: demo/models/diffusion_models)"

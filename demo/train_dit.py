@@ -6,8 +6,6 @@ is left to the noise.
 """
 
 import argparse
-import os
-import time
 from pathlib import Path
 
 import train as base  # isort: skip  # first, since it makes the host's modules importable
@@ -89,8 +87,6 @@ def save_grid(net: nn.Module, codec: base.Codec, path: Path) -> None:
 
 
 def train(steps: int, rate: float, seed: int, seconds: float, out: Path) -> None:
-    from tqdm import tqdm
-
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -104,38 +100,27 @@ def train(steps: int, rate: float, seed: int, seconds: float, out: Path) -> None
     log = base.LossLog(base.RUNS / "dit.jsonl")
     count = sum(parameter.numel() for parameter in net.parameters())
     print(f"{count / 1e6:.2f} M parameters, {steps} steps of {BATCH}, {device}", flush=True)
-    first, started = progress.step, time.monotonic()
-    saved = started
-    bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5, disable=None)
-    for step in bar:
+
+    def one_step(step: int) -> float:
         pictures, words = data.batch("image", seed, step, BATCH)
         labels = torch.tensor([OBJECTS.index(name) for name, _ in words])
         with base.bfloat16_where_fast(device.type):
             loss = loss_of(net, base.latents_of(codec, "image", pictures), labels, seed, step)
         progress.update(loss, rate * base.rate_at(step, steps), min(EMA_DECAY, (step + 1) / (step + 10)))
-        mean = log.add(step + 1, loss.item())
-        if mean is not None:
-            bar.set_postfix(loss=f"{mean:.4f}")
-        out_of_time = seconds and time.monotonic() - started > seconds
-        if out_of_time or time.monotonic() - saved > 240 or step == steps - 1:
-            progress.save()
-            averaged = build().eval()
-            averaged.load_state_dict(
-                {name: tensor.cpu() for name, tensor in progress.ema.items()}, strict=False
-            )
-            save_grid(averaged, codec, base.RUNS / "dit.png")
-            saved = time.monotonic()
-        if out_of_time:
-            break
+        return loss.item()
+
+    def show() -> None:
+        averaged = build().eval()
+        weights_now = {name: tensor.cpu() for name, tensor in progress.ema.items()}
+        averaged.load_state_dict(weights_now, strict=False)  # but for tables that are computed
+        save_grid(averaged, codec, base.RUNS / "dit.png")
+
+    base.run(progress, log, steps, seconds, one_step, show)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps in all")
-    parser.add_argument("--rate", type=float, default=RATE, help="learning rate")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long; run again to go on")
+    base.add_run_arguments(parser, STEPS, RATE)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args(base.arguments)
     torch.set_num_threads(options.threads)
