@@ -157,7 +157,7 @@ class CogVideoXAdapter(Adapter):
     def _padded(self, tokens: Tensor) -> Tensor:
         """(rows, tokens, width) with as many tokens as it was trained on, zeros behind the text. The host
         would repeat the text instead, and tokens in one stream with the video's all count."""
-        _check_text(tokens, self.config.text_embed_dim)
+        check_text(tokens, self.config.text_embed_dim)
         longest = self.config.max_text_seq_length
         if tokens.shape[1] > longest:
             raise ValueError(
@@ -213,7 +213,7 @@ class LatteAdapter(Adapter):
 
     def conditions(self, latent_scale: float, **given: Any) -> dict[str, comfy.conds.CONDRegular]:
         # The host hands on the tokens by itself.
-        _check_text(given["cross_attn"], self.config.caption_channels)
+        check_text(given["cross_attn"], self.config.caption_channels)
         return {}
 
     def check_latent(self, shape: tuple[int, ...]) -> None:
@@ -227,7 +227,8 @@ class LatteAdapter(Adapter):
             )
 
 
-def _check_text(tokens: Tensor, width: int) -> None:
+def check_text(tokens: Tensor, width: int) -> None:
+    """Raises ValueError for tokens (rows, tokens, width) of another text encoder."""
     if tokens.shape[-1] != width:
         raise ValueError(
             f"positive, negative: text tokens of width {tokens.shape[-1]}; this model takes {width}, those "

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import comfy.conds
 from torch import Tensor
 
-from .adapter import Adapter
+from .adapter import Adapter, check_text
 from .codec import Codec
 from .noise import Noise
 
@@ -48,12 +48,7 @@ class OpenSoraAdapter(Adapter):
         """Tokens that do not count are left out. Where all are zeros, as ConditioningZeroOut makes them, what
         the model was trained to take for no text stands in their place, as many as there are."""
         tokens, mask = given["cross_attn"], given.get("attention_mask")
-        if tokens.shape[-1] != self.config.caption_channels:
-            raise ValueError(
-                f"positive, negative: text tokens of width {tokens.shape[-1]}; this model takes "
-                f"{self.config.caption_channels}, those of T5-XXL. Load t5xxl with CLIPLoader and its type "
-                "pixart."
-            )
+        check_text(tokens, self.config.caption_channels)
         if mask is not None:
             tokens = tokens[:, (mask != 0).any(dim=0)]
         if tokens.shape[1] > self.config.model_max_length:

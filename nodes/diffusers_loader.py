@@ -14,8 +14,8 @@ class OmniCacheDiffusersLoader(io.ComfyNode):
             display_name="OmniCache Diffusers Loader",
             category=CATEGORY,
             description="Loads a transformer that the host has no loader for, from a folder in the layout "
-            "of the diffusers library: DiT, Latte, CogVideoX. The model works with every sampler node. Needs "
-            'the library: pip install "diffusers>=0.36".',
+            "of the diffusers library: DiT, Latte, CogVideoX; and Open-Sora 1.2. The model works with every "
+            'sampler node. Needs the library: pip install "diffusers>=0.36".',
             inputs=[
                 io.Combo.Input(
                     "model_folder",

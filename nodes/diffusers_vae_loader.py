@@ -13,9 +13,9 @@ class OmniCacheDiffusersVAELoader(io.ComfyNode):
             node_id="OmniCacheDiffusersVAELoader",
             display_name="OmniCache Diffusers VAE Loader",
             category=CATEGORY,
-            description="Loads the VAE of a video model that the host has no loader for, CogVideoX's, from "
-            "a folder in the layout of the diffusers library. It works with the host's VAE nodes. DiT and "
-            "Latte use Stable Diffusion's VAE, which the host loads itself.",
+            description="Loads the VAE of a video model that the host has no loader for, CogVideoX's or "
+            "Open-Sora's, from a folder in the layout of the diffusers library. It works with the host's VAE "
+            "nodes. DiT and Latte use Stable Diffusion's VAE, which the host loads itself.",
             inputs=[
                 io.Combo.Input(
                     "model_folder",
