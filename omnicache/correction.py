@@ -33,9 +33,8 @@ class Correction:
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
     polynomial in log-SNR of this order (1, 2; the second steadied); no noise is measured, and filter has no
-    effect. "per-band":
-    age-aware, with a measured gamma for each frequency band. "taylor", "hermite": forecasts as TaylorSeer
-    and HiCache make them, by differences between full steps, over the steps' numbers.
+    effect. "per-band": age-aware, with a measured gamma for each frequency band. "taylor", "hermite":
+    forecasts as TaylorSeer and HiCache make them, by differences between full steps, over the steps' numbers.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
     share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength

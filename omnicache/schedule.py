@@ -126,19 +126,21 @@ class Schedule:
 
     def step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
         """What a reused step costs in a plan for these sigmas that reuses so many."""
-        known = self.profile.model.prediction if self.profile is not None else None
-        reach = _reach(sigmas, known or likely_prediction(sigmas))
         if self.cost == "reach":
-            return reach
+            return self._reach_cost(sigmas)
         if self.cost == "even" or self.profile is None:
             return _even(len(sigmas) - 1, reused, self.constraints)
         outlook = Outlook(self.profile, sigmas)
         if self.cost == "forecast error":
-            return _geometric_mean(_error(outlook, sigmas, corrected=True), reach)
+            return _geometric_mean(_error(outlook, sigmas, corrected=True), self._reach_cost(sigmas))
         if self.cost == "curvature":
             turning = outlook.turning()
             return lambda step, cached_step, source_step: float(turning[step])
         return _error(outlook, sigmas, corrected=self.cost == "corrected error")
+
+    def _reach_cost(self, sigmas: np.ndarray) -> StepCost:
+        known = self.profile.model.prediction if self.profile is not None else None
+        return _reach(sigmas, known or likely_prediction(sigmas))
 
     def predicted_error(self, plan: Plan, sigmas: np.ndarray) -> float:
         """Error that gamma cannot predict, added up over the reused steps: how far the sample is displaced as
