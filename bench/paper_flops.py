@@ -212,7 +212,7 @@ NOTES = (
     "- DiT-XL/2 and Latte agree with the paper to 0.02 %. So its numbers are of the same kind, for both rows "
     "of guidance at every step.",
     "- Open-Sora: counted is more than printed, by 5 % with the text padded to 300 tokens and by 2 % with 20 "
-    "(the original leaves padding out). The number is taken over from earlier papers, and what was counted "
+    "(the original leaves padding out). What the paper counted "
     "there is not said. The ratios do not depend on it.",
     "- CogVideoX: the paper prints no FLOPs, and says neither which version was distilled nor at how many "
     "rows. Both public versions stand here, at their own sizes; the second is the one that makes the paper's "

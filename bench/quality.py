@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
 FOLDER = ROOT / ".host" / "quality"
-DIT_PROFILE = ROOT / "schedules" / "omnicache_demo_image_dit.json"
 # In the order of their importance: a run that is stopped early has the first of them.
 SETTINGS = (
     ("euler", 50), ("dpmpp_2m", 50), ("euler", 30), ("euler", 20), ("res_multistep", 50), ("uni_pc", 50),
@@ -204,9 +203,10 @@ def run(wanted: Sequence[Task], minutes: float) -> None:
     if unmeasured:
         print(f"{len(unmeasured)} arms of lemica are left out: run bench/lemica_errors.py first", flush=True)
         missing = [task for task in missing if task not in unmeasured]
-    if any(task.model == "image_dit" for task in missing) and not DIT_PROFILE.exists():
-        print("image_dit is left out: run demo/train_dit.py and demo/make_profiles.py image_dit first")
-        missing = [task for task in missing if task.model != "image_dit"]
+    for model in sorted({task.model for task in missing}):
+        if not (ROOT / "schedules" / f"omnicache_demo_{model}.json").exists():
+            print(f"{model} is left out: train it, then run demo/make_profiles.py {model}", flush=True)
+            missing = [task for task in missing if task.model != model]
     if not missing:
         return
     from in_process import load_host, load_pack

@@ -223,7 +223,7 @@ OWN_COSTS: dict[str, Cost] = {"omnicache-paper": "curvature", "omnicache-no-prof
 
 
 def ours(task: Task, demo: DemoModel) -> Arm:
-    cost = OWN_COSTS.get(task.method, "forecast error")
+    cost = OWN_COSTS.get(task.method, Schedule.cost)
     correction = Correction("paper", "low-high") if task.method == "omnicache-paper" else Correction()
     granularity = "branch" if task.method == "omnicache-branch" else "stack"
     constraints = Constraints().with_longest_run(task.steps, task.steps - task.full_steps)
