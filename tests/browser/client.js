@@ -92,18 +92,34 @@ export async function showNodes(page, nodes) {
  */
 export async function openExample(page, name, widgets) {
   const file = new URL(`../../example_workflows/${name}.json`, import.meta.url);
+  const workflow = JSON.parse(await readFile(file, "utf8"));
   await page.evaluate(
-    async ([workflow, values]) => {
-      await window.app.loadGraphData(workflow);
+    async ([graph, values]) => {
+      await window.app.loadGraphData(graph);
       for (const node of window.app.graph.nodes) {
         for (const [widget, value] of Object.entries(values[node.type] ?? {})) {
           node.widgets.find((candidate) => candidate.name === widget).value = value;
         }
       }
     },
-    [JSON.parse(await readFile(file, "utf8")), widgets],
+    [workflow, widgets],
   );
-  await page.locator(".omnicache-plot").first().waitFor();
+  if (workflow.nodes.some(({ type }) => type === "CurvatureScheduler"))
+    await page.locator(".omnicache-plot").first().waitFor();
+}
+
+/** Sets widgets of the first node of a type, by name. */
+export function setWidgets(page, type, values) {
+  return page.evaluate(
+    ([kind, given]) => {
+      const root = window.app.rootGraph ?? window.app.graph;
+      const node = root.nodes.find((candidate) => candidate.type === kind);
+      for (const [name, value] of Object.entries(given)) {
+        node.widgets.find((widget) => widget.name === name).value = value;
+      }
+    },
+    [type, values],
+  );
 }
 
 /**

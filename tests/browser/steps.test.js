@@ -11,6 +11,7 @@ import {
   openClient,
   openExample,
   runWorkflow,
+  setWidgets,
   settle,
   startBrowser,
   watchErrors,
@@ -519,19 +520,6 @@ function overrides(page) {
     const scheduler = nodes.find((node) => node.type === "CurvatureScheduler");
     return scheduler.widgets.find(({ name }) => name === "overrides").value;
   });
-}
-
-function setWidgets(page, type, values) {
-  return page.evaluate(
-    ([kind, given]) => {
-      const root = window.app.rootGraph ?? window.app.graph;
-      const node = root.nodes.find((candidate) => candidate.type === kind);
-      for (const [name, value] of Object.entries(given)) {
-        node.widgets.find((widget) => widget.name === name).value = value;
-      }
-    },
-    [type, values],
-  );
 }
 
 /** As the client's own text field does. */
