@@ -37,7 +37,7 @@ class Arm:
     label: str
     mode: str
     order: int = 1
-    cost: str = "corrected error"
+    cost: str = "forecast error"
     filter: str = "off"
 
 
@@ -96,7 +96,7 @@ def document(kind: str, prompts: int, found: dict[Setting, list[dict[str, float]
         f"# Corrections on the {kind} demo model",
         "",
         f"PSNR in dB to the uncached result of the same seed, mean of {count} {kind}s of {prompts} "
-        "prompt(s), cfg 2.5. The shipped profile (euler, 50 steps, other prompts and seeds); cost corrected "
+        "prompt(s), cfg 2.5. The shipped profile (euler, 50 steps, other prompts and seeds); cost forecast "
         "error unless said otherwise. The columns name the sampler, its steps and the share of them that is "
         f"reused. Made by `.host/venv/bin/python bench/corrections.py {kind}`.",
         "",

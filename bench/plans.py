@@ -24,7 +24,8 @@ EVERY = {"image": 3, "video": 6}  # steps between those whose growth is measured
 MEASURED_SEED, TESTED_SEED = 910_001, 910_002  # of no arm of bench/quality.py
 AGES, GAPS = (1, 2, 3), (1, 2, 3, 4)  # of a forecast: from its newest cache, and between its caches
 
-OWN = ("forecast error", "corrected error", "reach")  # of the pack; the first is its default
+# Of the pack; the first is its default.
+OWN = ("forecast error", "corrected error", "reach", "error", "curvature", "even")
 
 Cost = Callable[[int, int, int], float]
 
@@ -139,17 +140,15 @@ class Study:
         from demo_model import psnr
 
         sigmas = self._demo.sigmas(steps).astype(np.float64)
-        own = {
-            cost: Schedule(Budget("reuse ratio", 0.5), cost, profile=self._profile).step_cost(sigmas, 0)
-            for cost in OWN
-        }
+        schedules = {cost: Schedule(Budget("reuse ratio", 0.5), cost, profile=self._profile) for cost in OWN}
         measured = self._measure(sampler, steps)
-        tried = costs(measured, own, sigmas[:-1] - sigmas[1:])
         plain = self._pictures(sampler, steps, None)
         found: dict[float, dict[str, float | None]] = {}
         for reuse in BUDGETS:
             reused = round(reuse * steps)
             found[reuse] = {}
+            own = {cost: schedule.step_cost(sigmas, reused) for cost, schedule in schedules.items()}
+            tried = costs(measured, own, sigmas[:-1] - sigmas[1:])
             for name, cost in tried.items():
                 try:
                     plan = solve(steps, reused, Constraints(), cost)
@@ -209,7 +208,7 @@ def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float 
         "*forecast's error*: what a forecast of order 2 was off at each step, for each age and distance of "
         "its caches, measured in a full run. Both on other prompts and noise than the PSNR. *reach*: from "
         "the noise levels alone. *forecast error*: the pack's default, the geometric mean of corrected error "
-        "and reach. Made by `.host/venv/bin/python bench/plans.py`.",
+        "and reach. *curvature*: the paper's. Made by `.host/venv/bin/python bench/plans.py`.",
         "",
     ]
     for kind, of_kind in found.items():

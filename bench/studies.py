@@ -66,8 +66,8 @@ CALIBRATION_SEED = 71
 
 @dataclass(frozen=True)
 class Case:
-    """One way to sample. profile: None is the one that comes with the pack; the cost "even" uses none.
-    over_time: filters and bands over time, height and width."""
+    """One way to sample. profile: None is the one that comes with the pack; the costs "reach" and "even" use
+    none. max_consecutive 0: chosen by the plan. over_time: filters and bands over time, height and width."""
 
     model: str
     sampler: str = "euler"
@@ -78,8 +78,8 @@ class Case:
     filter: str = "off"
     switch_point: float = 0.5
     cutoff: float = 0.25
-    cost: str = "corrected error"
-    max_consecutive: int = 2
+    cost: str = "forecast error"
+    max_consecutive: int = 0
     protect_first: int = 2
     protect_last: int = 1
     granularity: str = "stack"
@@ -104,9 +104,9 @@ class Case:
     def outcome(self, plan: str) -> str:
         """Names what it gives: the same for cases whose constraints, budget or profile led to the same plan,
         where nothing else depends on them."""
-        same = replace(
-            self, reuse=0.5, cost="corrected error", max_consecutive=2, protect_first=2, protect_last=1
-        )
+        default = Case(self.model)
+        names = ("reuse", "cost", "max_consecutive", "protect_first", "protect_last")
+        same = replace(self, **{name: getattr(default, name) for name in names})
         return f"{replace(same, profile=None).key if self.mode == 'forecast' else same.key} {plan}"
 
     @property
@@ -162,7 +162,7 @@ def guidance(model: str) -> Iterator[Case]:
 def constraints(model: str) -> Iterator[Case]:
     """protect_first, protect_last and max_consecutive, one at a time, and protect_first with the room that
     longer runs give; with order 1 at 50 Euler steps, and max_consecutive elsewhere."""
-    longest = [{"max_consecutive": value} for value in (1, 2, 3, 4, 6)]
+    longest = [{"max_consecutive": value} for value in (0, 1, 2, 3, 4, 6)]
     protected = [{"protect_first": value} for value in (3, 4, 5, 6)]
     protected += [{"protect_last": value} for value in (0, 2, 3)]
     protected += [{"protect_first": value, "max_consecutive": longest} for value, longest in TOGETHER]
@@ -172,8 +172,7 @@ def constraints(model: str) -> Iterator[Case]:
         for reuse in (0.5, 0.6, 0.7) if model == "image" else (0.6, 0.5):
             if model == "video" and order == 1 and not (is_main and reuse == 0.6):
                 continue
-            # Runs of 2 do not allow 70 %.
-            case = Case(model, sampler, steps, reuse, order=order, max_consecutive=2 if reuse < 0.7 else 3)
+            case = Case(model, sampler, steps, reuse, order=order)
             yield from (replace(case, **change) for change in changes)
 
 
@@ -182,12 +181,18 @@ NEAR_THE_MOST = (
     ("euler", 50, 0.62), ("euler", 50, 0.64), ("euler", 40, 0.6), ("euler", 20, 0.6), ("heun", 25, 0.6),
     ("res_multistep", 25, 0.6),
 )  # fmt: skip
+# Where single reused steps leave a choice.
+FEW = tuple((*setting, 0.4) for setting in (
+    ("euler", 20), ("euler", 24), ("euler", 30), ("euler", 50), ("heun", 24), ("dpmpp_2m", 24),
+    ("dpmpp_2m", 30), ("res_multistep", 30),
+))  # fmt: skip
 
 
 def room(model: str) -> Iterator[Case]:
     """Runs just long enough for the budget, and longer ones."""
-    for setting, longest in itertools.product(NEAR_THE_MOST, (2, 3)):
-        yield Case(model, *setting, max_consecutive=longest)
+    for settings, longest in ((NEAR_THE_MOST, (2, 3)), (FEW, (1, 2))):
+        for setting, most in itertools.product(settings, longest):
+            yield Case(model, *setting, max_consecutive=most)
 
 
 def most_reused(case: Case) -> int:
@@ -254,7 +259,8 @@ def transfer_cases(model: str, target: str, reuse: float, mode: str = "forecast"
     case = Case(model, reuse=reuse, mode=mode, **changes)
     found = {name: replace(case, profile=profile) for name, profile in profiles.items()}
     even = replace(case, cost="even")
-    found |= {"that of the pack": case, "none, cost even": even}
+    found |= {"that of the pack": case, "none, cost reach": replace(case, cost="reach")}
+    found |= {"none, cost even": even}
     return found | {"none, cost even, protect_last 3": replace(even, protect_last=3)}
 
 

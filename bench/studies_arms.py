@@ -22,7 +22,7 @@ from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan
 from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.report import RunReport
-from comfyui_omnicache.omnicache.schedule import Schedule
+from comfyui_omnicache.omnicache.schedule import WITHOUT_PROFILE, Schedule
 from demo_model import DemoModel, demo_nodes
 from measures import psnr
 
@@ -105,7 +105,7 @@ def sample(demo: DemoModel, case: Case, model) -> tuple[np.ndarray, float]:
 
 def schedule_of(case: Case) -> Schedule:
     limits = Constraints(case.max_consecutive, case.protect_first, case.protect_last)
-    profile = None if case.cost == "even" else profile_of(case.model, case.profile)
+    profile = None if case.cost in WITHOUT_PROFILE else profile_of(case.model, case.profile)
     return Schedule(Budget("reuse ratio", case.reuse), case.cost, limits, profile)
 
 

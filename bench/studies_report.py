@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studies import (
     CONSTRAINED,
+    FEW,
     MAIN,
     MODELS,
     MULTISTEP,
@@ -59,8 +60,8 @@ def document(rows: Rows) -> list[str]:
         "",
         f"PSNR in dB to the uncached result of the same noise, mean over {counts}, each of another "
         "prompt, cfg 2.5; no prompt here was calibrated with or used to choose a default. Where nothing else "
-        "is said: the profile that comes with the pack, cost `corrected error`, max_consecutive 2, "
-        "protect_first 2, protect_last 1, granularity `stack`, correction "
+        "is said: the profile that comes with the pack, cost `forecast error`, max_consecutive 0 (as "
+        "short as leaves a choice), protect_first 2, protect_last 1, granularity `stack`, correction "
         "`forecast` of order 2. Column heads name the model, the sampler, its steps "
         "and the share of them that is reused. Bold: the best of a column. *=*: the plan is that of the "
         "default. *-*: no plan meets the constraints, or not measured.",
@@ -229,7 +230,7 @@ def guidance(rows: Rows) -> list[str]:
 def constraints(rows: Rows) -> list[str]:
     text = ["## max_consecutive, protect_first, protect_last", "", said("constraints"), ""]
     changes = [
-        *((f"max_consecutive {value}", {"max_consecutive": value}) for value in (1, 2, 3, 4, 6)),
+        *((f"max_consecutive {value}", {"max_consecutive": value}) for value in (0, 1, 2, 3, 4, 6)),
         *((f"protect_first {value}", {"protect_first": value}) for value in (2, 3, 4, 5, 6)),
         *((f"protect_last {value}", {"protect_last": value}) for value in (0, 1, 2, 3)),
         *(
@@ -259,7 +260,7 @@ def constraints(rows: Rows) -> list[str]:
 
 def room(rows: Rows) -> list[str]:
     """Runs just long enough for the budget beside runs of one more."""
-    settings = [(*setting, 2) for setting in NEAR_THE_MOST]
+    settings = [(*setting, 1) for setting in FEW] + [(*setting, 2) for setting in NEAR_THE_MOST]
     settings += [
         (sampler, steps, reuse, longest)
         for sampler, steps in CONSTRAINED
@@ -287,9 +288,10 @@ def gain(rows: Rows, case: Case, other: Case) -> str:
 
 
 def base_of(case: Case) -> Case:
-    """The default that the constraints of a case differ from; runs of 2 do not allow 70 %."""
-    longest = 2 if case.reuse < 0.7 else 3
-    return replace(case, max_consecutive=longest, protect_first=2, protect_last=1)
+    """The default that the constraints of a case differ from."""
+    default = Case(case.model)
+    names = ("max_consecutive", "protect_first", "protect_last")
+    return replace(case, **{name: getattr(default, name) for name in names})
 
 
 def transfer(rows: Rows) -> list[str]:

@@ -28,15 +28,15 @@ def lagrange(where: float, known: Sequence[float], strength: float = 1.0) -> Wei
     return _scaled(weights, strength)
 
 
-def steadied(parabola: Weights, line: Weights) -> Weights:
+def steadied(parabola: Weights, line: Weights, steady: float = STEADY) -> Weights:
     """The parabola through three full steps, drawn towards the line through the newer two.
 
     The sum of its weights' sizes is by how much it magnifies what in the known values is no parabola: 3.5
     half a gap ahead of evenly spaced steps, 7 a whole gap ahead. Of what it adds to the line, a share of
-    (3 / magnified)^2 is kept: as for any estimate, the less the larger the variance. Measured in
-    docs/experiments.md. Both sum to 1, and so does the result.
+    (steady / magnified)^2 is kept: as for any estimate, the less the larger the variance. Measured in
+    docs/forecasts.md. Both sum to 1, and so does the result.
     """
-    share = min((STEADY / sum(abs(weight) for weight in parabola)) ** 2, 1.0)
+    share = min((steady / sum(abs(weight) for weight in parabola)) ** 2, 1.0)
     pairs = zip(parabola, (*line, 0.0), strict=True)
     return tuple(share * curved + (1.0 - share) * straight for curved, straight in pairs)
 

@@ -68,7 +68,7 @@ def test_the_report_marks_the_best_and_says_where_the_plan_is_the_default_s():
         )
     }
     text = "\n".join(studies_report.constraints(rows))
-    assert "| max_consecutive 2 | **51.0** |" in text
+    assert "| max_consecutive 0 | **51.0** |" in text
     assert "| max_consecutive 3 | = |" in text and "| max_consecutive 4 | 40.5 |" in text
 
 
