@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from studies import (
+from studies_cases import (
     CONSTRAINED,
     FEW,
     MAIN,
