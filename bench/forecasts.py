@@ -80,7 +80,7 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
     from comfyui_omnicache.omnicache.schedule import Schedule
     from comfyui_omnicache.omnicache.tap import StackTap
     from demo_model import psnr
-    from quality_arms import drawn_prompts
+    from prompts import drawn_prompts
 
     prompts = drawn_prompts(demo.kind, SEED, SAMPLES[demo.kind])
     profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)

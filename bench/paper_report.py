@@ -8,10 +8,10 @@ import numpy as np
 
 import paper_figures
 import paper_flops
-from paper import FAST, FEW_STEP_REUSED, GROUPS, MODELS, SLOW, TRAJECTORIES, budgets
 from paper_claims import CLAIMS, verdict
 from paper_findings import Results, minus, percent, signed
 from paper_measures import agreement, correlation, procrustes_of_pairs
+from paper_tasks import FAST, FEW_STEP_REUSED, GROUPS, MODELS, SLOW, TRAJECTORIES, budgets
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, DOCS = ROOT / "bench" / "out", ROOT / "docs"

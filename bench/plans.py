@@ -126,7 +126,7 @@ class Study:
 
     def __init__(self, demo: Any) -> None:
         from comfyui_omnicache.omnicache.profile import Profile
-        from quality_arms import drawn_prompts
+        from prompts import drawn_prompts
 
         self._demo = demo
         self._profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)

@@ -2,10 +2,9 @@
 
 import math
 
-import plans
-
 import paper_arms
-from paper import Trajectories
+import plans
+from paper_tasks import Trajectories
 
 
 def test_a_trajectory_of_the_few_step_model_is_measured():
