@@ -2,6 +2,7 @@
 
 import statistics
 
+import tables
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.plan import Budget
@@ -64,7 +65,5 @@ def table(rows: list[dict]) -> list[str]:
         "correction. PSNR is to the uncached pictures. On a CPU the cache is in main memory already, so "
         "`cpu` costs nothing here.",
         "",
-        f"| {' | '.join(TITLES)} |",
-        f"|{'---|' * len(TITLES)}",
-        *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows),
+        *tables.table(TITLES, ([str(value) for value in row.values()] for row in rows)),
     ]

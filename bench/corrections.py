@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tables import best_in_bold, table
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
 
@@ -87,10 +89,9 @@ def measure(demo, prompt: str, setting: Setting, seed: int) -> dict[str, float]:
 
 def document(kind: str, prompts: int, found: dict[Setting, list[dict[str, float]]]) -> str:
     count = prompts * BATCH[kind]
-    names = [*(arm.label for arm in ARMS), PLAIN]
-    mean = {
-        setting: {name: statistics.mean(run[name] for run in runs) for name in names}
-        for setting, runs in found.items()
+    means = {
+        name: [statistics.mean(run[name] for run in runs) for runs in found.values()]
+        for name in (*(arm.label for arm in ARMS), PLAIN)
     }
     lines = [
         f"# Corrections on the {kind} demo model",
@@ -100,15 +101,8 @@ def document(kind: str, prompts: int, found: dict[Setting, list[dict[str, float]
         "error unless said otherwise. The columns name the sampler, its steps and the share of them that is "
         f"reused. Made by `.host/venv/bin/python bench/corrections.py {kind}`.",
         "",
-        "| correction | " + " | ".join(setting.label for setting in found) + " |",
-        "|---|" + "---|" * len(found),
+        *table(["correction", *(setting.label for setting in found)], best_in_bold(means)),
     ]
-    for name in names:
-        cells = [
-            f"**{row[name]:.1f}**" if row[name] == max(row.values()) else f"{row[name]:.1f}"
-            for row in mean.values()
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tables import best_in_bold, table
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
@@ -80,7 +82,7 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
     from comfyui_omnicache.omnicache.schedule import Schedule
     from comfyui_omnicache.omnicache.tap import StackTap
     from demo_model import psnr
-    from quality_arms import drawn_prompts
+    from prompts import drawn_prompts
 
     prompts = drawn_prompts(demo.kind, SEED, SAMPLES[demo.kind])
     profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
@@ -119,19 +121,10 @@ def document(found: dict[str, dict[tuple[int, float], dict[str, float]]]) -> str
     ]
     for kind, columns in found.items():
         heads = [f"{steps} steps, {budget:.0%}" for steps, budget in columns]
-        lines += [f"## {SAMPLES[kind]} {kind}s", "", f"| weights | {' | '.join(heads)} | mean |"]
-        lines.append("|---|" + "---|" * (len(heads) + 1))
-        names = next(iter(columns.values()))
-        table = {name: [row[name] for row in columns.values()] for name in names}
-        table = {name: [*values, sum(values) / len(values)] for name, values in table.items()}
-        best = [round(max(column), 1) for column in zip(*table.values(), strict=True)]
-        for name, values in table.items():
-            cells = [
-                f"**{value:.1f}**" if round(value, 1) == top else f"{value:.1f}"
-                for value, top in zip(values, best, strict=True)
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
+        values = {name: [row[name] for row in columns.values()] for name in next(iter(columns.values()))}
+        with_mean = {name: [*of_name, sum(of_name) / len(of_name)] for name, of_name in values.items()}
+        lines += [f"## {SAMPLES[kind]} {kind}s", ""]
+        lines += [*table(["weights", *heads, "mean"], best_in_bold(with_mean)), ""]
     return "\n".join(lines)
 
 

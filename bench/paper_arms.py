@@ -18,12 +18,12 @@ from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.trajectory import geometry, menger_curvature, turning_angle
 from demo_model import DemoModel
 from given_plan import GivenPlan
-from measures import psnr, ssim
-from paper import FOLDER, MODELS, Arm, Statistics, Trajectories, budgets
+from judging import as_input, classes_of, judge_of, per_sample
 from paper_measures import changes, drift, extents, fine_energy, held, nearest, noise_of, part_of_run
-from quality import FOLDER as QUALITY
-from quality import MODELS as KINDS
-from quality_arms import as_input, classes_of, drawn_prompts, judge_of, layer_distance, layers
+from paper_tasks import FOLDER, MODELS, Arm, Statistics, Trajectories, budgets
+from prompts import drawn_prompts
+from quality_tasks import FOLDER as QUALITY
+from quality_tasks import MODELS as KINDS
 
 FIRST_SEED = 5_000  # of the noise; the profiles were calibrated with others
 PROMPTS = 40  # seed of the prompts
@@ -88,6 +88,12 @@ def _sample(demo: DemoModel, patched, steps: int, prompts: list[str], cfg: float
         pictures.reshape(len(prompts), -1, *pictures.shape[1:]),
         seconds,
     )
+
+
+def measure(task: Trajectories | Statistics | Arm) -> dict:
+    """A row."""
+    measures = {Trajectories: measure_trajectories, Statistics: measure_statistics, Arm: measure_arm}
+    return measures[type(task)](task)
 
 
 def measure_trajectories(task: Trajectories) -> dict:
@@ -157,14 +163,8 @@ def quality(arm: Arm, prompts: list[str], pictures: np.ndarray, plain: np.ndarra
     np.save(FOLDER / f"{arm.key}.features.npy", features)
     known = np.load(QUALITY / f"data_{kind}.npy")
     asked = np.array(classes_of(kind, prompts))
-    pairs = list(zip(pictures.astype(np.float64), plain.astype(np.float64), strict=True))
     return {
-        "psnr": [psnr(*pair) for pair in pairs],
-        "ssim": [ssim(*pair) for pair in pairs],
-        "distance": [
-            float(layer_distance(layers(net, as_input(mine)), layers(net, as_input(other))).mean())
-            for mine, other in zip(pictures, plain, strict=True)
-        ],
+        **per_sample(kind, pictures, plain),
         "hits": (chances.argmax(1) == asked).astype(int).tolist(),
         "confidence": chances[np.arange(samples), asked].tolist(),
         "nearest": nearest(features.astype(np.float64), known.astype(np.float64))

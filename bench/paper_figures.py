@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from paper import MODELS, budgets
 from paper_findings import Results, drawn
+from paper_tasks import MODELS, budgets
 
 # Colours that stay apart for the colour-blind (Okabe-Ito).
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"

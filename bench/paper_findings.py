@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from measures import frechet
-from paper import GROUPS, MODELS, Arm, ablation, budgets, part_arm, parts
 from paper_measures import Correlation, agreement, correlation, estimate, procrustes_of_pairs
-
-QUALITY = Path(__file__).resolve().parent.parent / ".host" / "quality"
+from paper_tasks import GROUPS, MODELS, Arm, ablation, budgets, part_arm, parts
+from quality_tasks import FOLDER as QUALITY
 
 # What counts as confirmed; each appears in the document beside its claim.
 HELD = 0.95

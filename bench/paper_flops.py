@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tables import number, table
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
 
@@ -181,27 +183,24 @@ def section(rows: list[dict]) -> list[str]:
     """Markdown of what was counted; nothing if nothing was."""
     if not rows:
         return []
-    lines = [
-        "## FLOPs at the paper's sizes",
-        "",
-        "| model | TFLOPs: paper | counted | reuse evaluation, of a full one | reused steps "
-        "| TFLOPs: paper | counted | ratio of steps | of FLOPs | with the noise measured |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "model", "TFLOPs: paper", "counted", "reuse evaluation, of a full one", "reused steps",
+        "TFLOPs: paper", "counted", "ratio of steps", "of FLOPs", "with the noise measured",
+    )  # fmt: skip
+    lines = []
     for row in rows:
         first = [
-            f"{row['name']}: {row['sampling']} ({row['where']})", _printed(row["printed"]),
-            f"{row['counted']:.1f}", f"{row['reuse'] / row['full']:.3%}".replace("%", " %"),
+            f"{row['name']}: {row['sampling']} ({row['where']})", number(row["printed"]),
+            number(row["counted"]), f"{row['reuse'] / row['full']:.3%}".replace("%", " %"),
         ]  # fmt: skip
         for setting in row["settings"]:
-            cells = [
-                *first, f"{setting['reused']} of {row['steps']}", _printed(setting["printed"]),
-                f"{setting['counted']:.1f}", f"{setting['of_steps']:.2f}x", f"{setting['ratio']:.3f}x",
+            lines.append([
+                *first, f"{setting['reused']} of {row['steps']}", number(setting["printed"]),
+                number(setting["counted"]), f"{setting['of_steps']:.2f}x", f"{setting['ratio']:.3f}x",
                 f"{setting['corrected_ratio']:.3f}x",
-            ]  # fmt: skip
-            lines.append(f"| {' | '.join(cells)} |")
+            ])  # fmt: skip
             first = [""] * len(first)
-    return [*lines, "", *NOTES, ""]
+    return ["## FLOPs at the paper's sizes", "", *table(head, lines), "", *NOTES, ""]
 
 
 NOTES = (
@@ -223,10 +222,6 @@ NOTES = (
     "small models of this page it is a hundred times as much.",
     "- Time is another matter: norms, gates, guidance, the sampler and the filter are no FLOPs.",
 )
-
-
-def _printed(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def read() -> list[dict]:

@@ -8,10 +8,11 @@ import numpy as np
 
 import paper_figures
 import paper_flops
-from paper import FAST, FEW_STEP_REUSED, GROUPS, MODELS, SLOW, TRAJECTORIES, budgets
 from paper_claims import CLAIMS, verdict
 from paper_findings import Results, minus, percent, signed
 from paper_measures import agreement, correlation, procrustes_of_pairs
+from paper_tasks import FAST, FEW_STEP_REUSED, GROUPS, MODELS, SLOW, TRAJECTORIES, budgets
+from tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, DOCS = ROOT / "bench" / "out", ROOT / "docs"
@@ -20,16 +21,15 @@ LABELS = {
     "off": "reuse", "paper": "+ correction", "paper+filter": "+ filter", "age-aware": "age-aware",
     "default": "the pack's default",
 }  # fmt: skip
-HEADER = (
-    "| {first} | error | PSNR dB | SSIM | distance | Frechet | to the data | fine detail | confidence | "
-    "accuracy |\n|---|---|---|---|---|---|---|---|---|---|"
-)
+MEASURES = (
+    "error", "PSNR dB", "SSIM", "distance", "Frechet", "to the data", "fine detail", "confidence", "accuracy",
+)  # fmt: skip
 
 
-def cells(summary: dict, is_reference: bool = False) -> str:
+def cells(summary: dict, is_reference: bool = False) -> list[str]:
     psnr = "-" if is_reference else f"{summary['psnr']['mean']:.1f} ± {summary['psnr']['half']:.1f}"
     error = "-" if is_reference or summary["error"] is None else percent(summary["error"], 2)
-    found = [
+    return [
         error, psnr, "-" if is_reference else f"{summary['ssim']:.4f}",
         "-" if is_reference else f"{summary['distance']:.2g}", f"{summary['frechet']:.2f}",
         "-" if is_reference else f"{signed(100 * summary['nearest_share'], 2)} %",
@@ -37,7 +37,6 @@ def cells(summary: dict, is_reference: bool = False) -> str:
         "-" if is_reference else f"{signed(100 * summary['confidence']['mean'], 2)}",
         percent(summary["accuracy"], 1),
     ]  # fmt: skip
-    return " | ".join(found)
 
 
 def evaluated(results: Results) -> list[dict]:
@@ -59,25 +58,22 @@ def evaluated(results: Results) -> list[dict]:
 
 
 def verdicts_table(claims: Sequence[dict]) -> list[str]:
-    lines = ["| claim | in the paper | verdict | |", "|---|---|---|---|"]
-    for claim in claims:
-        verdict = f"**{claim['verdict']}**"
-        lines.append(f"| {claim['claim']} | {claim['where']} | {verdict} | {claim['reading']} |")
-    return lines
+    rows = [(claim["claim"], claim["where"], f"**{claim['verdict']}**", claim["reading"]) for claim in claims]
+    return table(("claim", "in the paper", "verdict", ""), rows)
 
 
 def numbers_table(claims: Sequence[dict], section: str, models: Sequence[str]) -> list[str]:
     """The numbers behind the verdicts of one section."""
-    lines = [f"| claim, and its test | {' | '.join(models)} |", "|---|" + "---|" * len(models)]
+    rows = []
     for claim in claims:
         if claim["section"] != section:
             continue
-        cells = []
+        row = [f"**{claim['claim']}**: {claim['test']}"]
         for model in models:
             mark = {True: "✓ ", False: "✗ ", None: ""}[claim["holds"].get(model)]
-            cells.append(mark + claim["numbers"].get(model, "-"))
-        lines.append(f"| **{claim['claim']}**: {claim['test']} | {' | '.join(cells)} |")
-    return lines
+            row.append(mark + claim["numbers"].get(model, "-"))
+        rows.append(row)
+    return table(("claim, and its test", *models), rows)
 
 
 def shape_table(results: Results) -> list[str]:
@@ -91,10 +87,10 @@ def shape_table(results: Results) -> list[str]:
             f"{percent(np.mean(row['plane']))} ± {percent(np.std(row['plane']))}"
         ),
     }
-    lines = ["| | " + " | ".join(results.models) + " |", "|---|" + "---|" * len(results.models)]
-    for name, text in names.items():
-        values = [text(results.trajectories(model)) for model in results.models]
-        lines.append(f"| {name} | {' | '.join(values)} |")
+    lines = [
+        [name, *(text(results.trajectories(model)) for model in results.models)]
+        for name, text in names.items()
+    ]
     for group in GROUPS[:2]:
         label = {"prompts": "different prompts", "same prompt": "one prompt, different noise"}[group]
         rows = [results.trajectories(model, group) for model in results.models]
@@ -103,16 +99,15 @@ def shape_table(results: Results) -> list[str]:
         shapes = [procrustes_of_pairs(np.array(row["coordinates"])) for row in rows]
         planes = [procrustes_of_pairs(np.array(row["coordinates"])[:, :, 1:]) for row in rows]
         lines += [
-            f"| {label}: correlation of turning angles, pairs (least) | "
-            + " | ".join(f"{pairs.mean():.2f} ({minus(pairs.min(), 2)})" for pairs in turning) + " |",
-            f"| {label}: spread of the turning angle at a step, of its mean | "
-            + " | ".join(percent(share, 0) for share in spread) + " |",
-            f"| {label}: Procrustes distance in 3-D, pairs | "
-            + " | ".join(f"{pairs.mean():.4f}" for pairs in shapes) + " |",
-            f"| {label}: Procrustes distance off the axis (w1, w2), pairs | "
-            + " | ".join(f"{pairs.mean():.3f}" for pairs in planes) + " |",
+            [f"{label}: correlation of turning angles, pairs (least)",
+             *(f"{pairs.mean():.2f} ({minus(pairs.min(), 2)})" for pairs in turning)],
+            [f"{label}: spread of the turning angle at a step, of its mean",
+             *(percent(share, 0) for share in spread)],
+            [f"{label}: Procrustes distance in 3-D, pairs", *(f"{pairs.mean():.4f}" for pairs in shapes)],
+            [f"{label}: Procrustes distance off the axis (w1, w2), pairs",
+             *(f"{pairs.mean():.3f}" for pairs in planes)],
         ]  # fmt: skip
-    guided = []
+    guided = ["mean turning angle with cfg 1 against with cfg 2.5: correlation"]
     for model in results.models:
         row = results.trajectories(model, "no guidance")
         if row is None:
@@ -120,18 +115,11 @@ def shape_table(results: Results) -> list[str]:
             continue
         curves = [np.mean(each["turning"], axis=0) for each in (row, results.trajectories(model))]
         guided.append(f"{correlation(*curves).pearson:.3f}")
-    lines.append(
-        f"| mean turning angle with cfg 1 against with cfg 2.5: correlation | {' | '.join(guided)} |"
-    )
-    return lines
+    return table(("", *results.models), [*lines, guided])
 
 
 def parts_table(results: Results, model: str) -> list[str]:
     steps = MODELS[model].steps
-    lines = [
-        HEADER.format(first="reused steps"),
-        f"| none | {cells(results.summary(results.plain(model)), True)} |",
-    ]
     names = {
         "early-2": "every second, first half", "late-2": "every second, second half",
         "spread-2": "as many, spread over all", "early-3": "two of three, first half",
@@ -144,14 +132,17 @@ def parts_table(results: Results, model: str) -> list[str]:
     for is_late in (False, True):
         step, row = results.single(model, is_late)
         arms.append((f"only step {step} of 0 to {steps - 1}", row))
-    return [*lines, *(f"| {name} | {cells(results.summary(row))} |" for name, row in arms)]
+    return table(
+        ("reused steps", *MEASURES),
+        [
+            ["none", *cells(results.summary(results.plain(model)), True)],
+            *([name, *cells(results.summary(row))] for name, row in arms),
+        ],
+    )
 
 
 def ablation_table(results: Results, model: str) -> list[str]:
-    lines = [
-        HEADER.format(first="arm"),
-        f"| uncached | {cells(results.summary(results.plain(model)), True)} |",
-    ]
+    rows = [["uncached", *cells(results.summary(results.plain(model)), True)]]
     steps = MODELS[model].steps
     for reused in budgets(model):
         arms = [
@@ -166,16 +157,16 @@ def ablation_table(results: Results, model: str) -> list[str]:
         ]
         for label, arm in arms:
             summary = results.summary(results.row(model, *arm))
-            lines.append(f"| {percent(reused / steps, 0)}, {label} | {cells(summary)} |")
-    return lines
+            rows.append([f"{percent(reused / steps, 0)}, {label}", *cells(summary)])
+    return table(("arm", *MEASURES), rows)
 
 
 def slow_and_fast(results: Results) -> list[str]:
-    lines = [
-        "| model, setting | paper mode dB | plain reuse dB | fewer steps dB | the pack's default dB | "
-        "confidence: paper | plain | fewer | default |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "model, setting", "paper mode dB", "plain reuse dB", "fewer steps dB", "the pack's default dB",
+        "confidence: paper", "plain", "fewer", "default",
+    )  # fmt: skip
+    rows = []
     for model in results.models:
         for reused, name in zip(budgets(model), ("slow", "fast"), strict=False):
             arms = (
@@ -188,8 +179,8 @@ def slow_and_fast(results: Results) -> list[str]:
             ratio = f"{steps / (steps - reused):.2f}x"
             values = [f"{each['psnr']['mean']:.1f}" for each in found]
             values += [signed(100 * each["confidence"]["mean"], 2) for each in found]
-            lines.append(f"| {model}, {label} ({ratio}) | {' | '.join(values)} |")
-    return lines
+            rows.append([f"{model}, {label} ({ratio})", *values])
+    return table(head, rows)
 
 
 def document(results: Results) -> tuple[str, list[dict]]:

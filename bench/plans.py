@@ -5,7 +5,6 @@ docs/plans.md.
     .host/venv/bin/python bench/plans.py [image] [video]
 """
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
@@ -126,7 +127,7 @@ class Study:
 
     def __init__(self, demo: Any) -> None:
         from comfyui_omnicache.omnicache.profile import Profile
-        from quality_arms import drawn_prompts
+        from prompts import drawn_prompts
 
         self._demo = demo
         self._profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
@@ -212,23 +213,16 @@ def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float 
         "",
     ]
     for kind, of_kind in found.items():
-        columns = [(setting, budget) for setting, budgets in of_kind.items() for budget in budgets]
-        heads = [f"{sampler} {steps}, {budget:.0%}" for (sampler, steps), budget in columns]
-        lines += [
-            f"## {kind} model, {SAMPLES[kind]} sample(s)",
-            "",
-            "| chosen by | " + " | ".join(heads) + " |",
-            "|---|" + "---|" * len(heads),
-        ]
-        for name in next(iter(next(iter(of_kind.values())).values())):
-            values = [of_kind[setting][budget][name] for setting, budget in columns]
-            best = [max(filter(None, of_kind[setting][budget].values())) for setting, budget in columns]
-            cells = [
-                "-" if value is None else f"**{value:.1f}**" if math.isclose(value, top) else f"{value:.1f}"
-                for value, top in zip(values, best, strict=True)
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
+        columns = {
+            f"{sampler} {steps}, {budget:.0%}": column
+            for (sampler, steps), budgets in of_kind.items()
+            for budget, column in budgets.items()
+        }
+        values = {
+            name: [column[name] for column in columns.values()] for name in next(iter(columns.values()))
+        }
+        lines += [f"## {kind} model, {SAMPLES[kind]} sample(s)", ""]
+        lines += [*table(["chosen by", *columns], best_in_bold(values)), ""]
     return "\n".join(lines)
 
 

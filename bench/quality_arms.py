@@ -1,7 +1,6 @@
 """Samples one arm of bench/quality.py through the real host and measures it. Call in_process.load_host() and
 load_pack() first."""
 
-import io
 import json
 import math
 import time
@@ -16,8 +15,7 @@ import torch
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from torch.utils.flop_counter import FlopCounterMode
 
-import judge
-import lemica_errors
+import lemica_table
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
@@ -26,16 +24,15 @@ from comfyui_omnicache.omnicache.plan import Budget, Constraints, Layout, Plan
 from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling, minimax_path
 from comfyui_omnicache.omnicache.schedule import Cost, Schedule
-from data import random_words
 from demo_model import DemoModel
 from demo_names import kind_of
-from measures import layer_distance, psnr, ssim
-from quality import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
+from judging import classes_of, judge_of, judged, per_sample
+from prompts import drawn_prompts
+from quality_tasks import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
 
 HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
 TRIAL_SAMPLES = {"image": 4, "video": 1}  # that a threshold is sought with
 HOST_THRESHOLD, HIGHEST_THRESHOLD = 0.2, 3.0  # what the host's nodes suggest and allow
-DATA_BATCHES, FIRST_DATA_BATCH = 16, 20_000  # draws of the data that neither training nor its test have seen
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,16 @@ class Bench:
         if task.method in WITHOUT_BUDGET:
             self._keep_reference(task, pictures)
         reference = self._reference_of(task)
-        result = per_sample(demo.kind, pictures, reference)
+        found = per_sample(demo.kind, pictures, reference)
         probabilities, features = judged(demo.kind, pictures)
         np.save(FOLDER / f"{task.key}.features.npy", features)
         hits = probabilities.argmax(1) == np.array(classes_of(demo.kind, prompts))
         return {
             "sampled_steps": arm.steps, "setting": arm.setting, "full": counts.full, "asked": counts.asked,
-            "seconds": round(seconds, 4), "flops": self._flops_of(task, demo, arm), **result,
+            "seconds": round(seconds, 4), "flops": self._flops_of(task, demo, arm),
+            "psnr": [round(value, 4) for value in found["psnr"]],
+            "ssim": [round(value, 6) for value in found["ssim"]],
+            "distance": [float(f"{value:.6g}") for value in found["distance"]],
             "hits": hits.astype(int).tolist(),
         }  # fmt: skip
 
@@ -196,18 +196,6 @@ class Bench:
         return self._reference[1]
 
 
-@torch.no_grad()
-def judged(kind: str, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities of each sample, mean over its frames, and features (samples, 128) of one frame
-    each."""
-    net = judge_of(kind)
-    samples, frames = pictures.shape[:2]
-    features = net[:-1](as_input(pictures))
-    probabilities = net[-1](features).softmax(1).view(samples, frames, -1).mean(1)
-    features = features.view(samples, frames, -1)
-    return probabilities.numpy(), features[np.arange(samples), np.arange(samples) % frames].numpy()
-
-
 @cache
 def demo_model(name: str, in_bf16: bool) -> DemoModel:
     return DemoModel(name, torch.bfloat16 if in_bf16 else None)
@@ -266,14 +254,14 @@ class MeasuredLemica(GivenSchedule):
     errors: np.ndarray | None = None
 
     def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
-        full = minimax_path(self.errors, self.full_steps, lemica_errors.LONGEST)
+        full = minimax_path(self.errors, self.full_steps, lemica_table.LONGEST)
         return Plan.of([step not in full for step in range(len(sigmas) - 1)])
 
 
 def lemica(task: Task, demo: DemoModel) -> Arm:
     schedule = MeasuredLemica(
         "lemica-local", full_steps=task.full_steps, profile=profile_of(task.model),
-        errors=lemica_errors.table(task.model, task.steps),
+        errors=lemica_table.table(task.model, task.steps),
     )  # fmt: skip
     return Arm(OmniCacheModelPatch.execute(demo.model, schedule).args[0], task.steps)
 
@@ -281,16 +269,6 @@ def lemica(task: Task, demo: DemoModel) -> Arm:
 def prompts_of(task: Task) -> list[str]:
     """Drawn as the training's were; the same for each arm of a seed."""
     return drawn_prompts(kind_of(task.model), task.seed, task.samples)
-
-
-def drawn_prompts(kind: str, seed: int, count: int) -> list[str]:
-    rng = np.random.default_rng((77, seed))
-    words = [random_words(kind, rng) for _ in range(count)]
-    return [" ".join((*each[:-1], "on", each[-1])) for each in words]
-
-
-def classes_of(kind: str, prompts: list[str]) -> list[int]:
-    return [judge.OBJECTS_OF[kind].index(prompt.split(" ")[0]) for prompt in prompts]
 
 
 @contextmanager
@@ -332,65 +310,3 @@ def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Itera
         counts.full, counts.asked = reports[0].evaluations_full, reports[0].evaluations_asked
     elif not counts_blocks:
         counts.full = counts.asked
-
-
-def per_sample(kind: str, pictures: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
-    """For each sample, mean over its frames: PSNR, SSIM, and the distance in the classifier's layers."""
-    net = judge_of(kind)
-    distances = [
-        layer_distance(layers(net, as_input(mine)), layers(net, as_input(plain))).mean()
-        for mine, plain in zip(pictures, reference, strict=True)
-    ]
-    pairs = [
-        (mine.astype(np.float64), plain.astype(np.float64))
-        for mine, plain in zip(pictures, reference, strict=True)
-    ]
-    return {
-        "psnr": [round(psnr(*pair), 4) for pair in pairs],
-        "ssim": [round(ssim(*pair), 6) for pair in pairs],
-        "distance": [float(f"{distance:.6g}") for distance in distances],
-    }
-
-
-def as_input(pictures: np.ndarray) -> torch.Tensor:
-    """(..., height, width, 3) in 0..1 to the classifier's input, in float: bytes would hide what is small."""
-    flat = torch.from_numpy(pictures.reshape(-1, *pictures.shape[-3:])).permute(0, 3, 1, 2).float()
-    return judge.resized(flat * 2 - 1)
-
-
-@torch.no_grad()
-def layers(net: torch.nn.Sequential, pictures: torch.Tensor) -> list[np.ndarray]:
-    """What each of the classifier's convolutions gives, behind its ReLU."""
-    found = []
-    for layer in net[:-3]:
-        pictures = layer(pictures)
-        if isinstance(layer, torch.nn.ReLU):
-            found.append(pictures.numpy())
-    return found
-
-
-@cache
-def judge_of(kind: str) -> torch.nn.Sequential:
-    """demo/judge.py's classifier, trained once (about two minutes) and kept."""
-    path = FOLDER / f"judge_{kind}.pt"
-    if not path.exists():
-        print(f"training the classifier of the {kind} model ...", flush=True)
-        net, accuracy = judge.train(kind)
-        buffer = io.BytesIO()
-        torch.save({"weights": net.state_dict(), "accuracy": accuracy}, buffer)
-        partial = path.with_suffix(".part")
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(path)
-    net = judge.classifier(len(judge.OBJECTS_OF[kind]))
-    net.load_state_dict(torch.load(path, weights_only=True)["weights"])
-    keep_data_features(kind, net.eval())
-    return net
-
-
-@torch.no_grad()
-def keep_data_features(kind: str, net: torch.nn.Sequential) -> None:
-    """Features of draws of the data, one frame of each video."""
-    path = FOLDER / f"data_{kind}.npy"
-    if not path.exists():
-        batches = (judge.frames_of(kind, FIRST_DATA_BATCH + number)[0] for number in range(DATA_BATCHES))
-        np.save(path, np.concatenate([net[:-1](batch).numpy() for batch in batches]))

@@ -10,6 +10,8 @@ import numpy as np
 
 from demo_names import kind_of
 from measures import frechet, precision_recall
+from quality_tasks import IN_BF16
+from tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, DOCS, README = ROOT / "bench" / "out", ROOT / "docs", ROOT / "README.md"
@@ -19,6 +21,10 @@ OF_DIT = "*image_dit* is a class-conditional DiT that predicts noise."
 # Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osv^D<>Pp*Xhd"
+COLUMNS = (
+    "method", "budget", "evaluations", "FLOPs", "speed-up", "PSNR dB", "SSIM", "distance", "Frechet",
+    "precision", "recall", "accuracy", "samples",
+)  # fmt: skip
 
 
 def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
@@ -43,10 +49,9 @@ def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
 def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dict:
     """full, asked, seconds are those of one seed, as in the demo's report: the median."""
     row = rows[0]
-    in_bf16 = row["method"] in ("uncached-bf16", "lazycache", "easycache")
     bases = [
         plain[each["model"], each["sampler"], each["steps"], each["seed"], each["samples"],
-              "uncached-bf16" if in_bf16 else "uncached"]
+              "uncached-bf16" if row["method"] in IN_BF16 else "uncached"]
         for each in rows
     ]  # fmt: skip
     ratios = [base["seconds"] / each["seconds"] for base, each in zip(bases, rows, strict=True)]
@@ -134,19 +139,12 @@ def document(rows: Sequence[dict]) -> str:
     for row in rows:
         groups[row["model"], row["sampler"], row["of_steps"]].append(row)
     for (model, sampler, steps), group in groups.items():
-        lines += [
-            f"## {model}, {sampler}, {steps} steps",
-            "",
-            "| method | budget | evaluations | FLOPs | speed-up | PSNR dB | SSIM | distance | Frechet | "
-            "precision | recall | accuracy | samples |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
         uncached = [row for row in group if row["method"].startswith("uncached")]
         cached = [row for row in group if row not in uncached]
         best = {budget: best_of(cached, budget) for budget in {row["budget"] for row in cached}}
-        for row in (*uncached, *sorted(cached, key=lambda row: (row["budget"], -row["psnr"]))):
-            lines.append(_line(row, row is best.get(row["budget"])))
-        lines.append("")
+        ordered = [*uncached, *sorted(cached, key=lambda row: (row["budget"], -row["psnr"]))]
+        cells = [_cells(row, row is best.get(row["budget"])) for row in ordered]
+        lines += [f"## {model}, {sampler}, {steps} steps", "", *table(COLUMNS, cells), ""]
     return "\n".join(lines)
 
 
@@ -165,13 +163,7 @@ def work_of(row: dict) -> float:
 
 def at_a_glance(rows: Sequence[dict]) -> list[str]:
     """For each setting and budget: PSNR of the pack's default, and by how much it is above the best other."""
-    lines = [
-        "The pack's default beside the best other method at equal cost, fewer plain steps included. PSNR in "
-        "dB; in bold where the pack is behind.",
-        "",
-        "| model | sampler | steps | reused | omnicache | best other | difference | Frechet |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    compared = []
     for own in (row for row in rows if row["method"] == "omnicache"):
         setting = [row for row in rows if _setting(row) == _setting(own)]
         others = [row for row in setting if not row["method"].startswith(("omnicache", "uncached"))]
@@ -179,13 +171,18 @@ def at_a_glance(rows: Sequence[dict]) -> list[str]:
         if other is None:
             continue
         ahead = f"{own['psnr'] - other['psnr']:+.1f}"
-        cells = (
+        compared.append((
             own["model"], own["sampler"], str(own["of_steps"]), f"{own['budget']:.0%}", f"{own['psnr']:.1f}",
             f"{other['psnr']:.1f} ({other['method']})",
             ahead if own["psnr"] >= other["psnr"] else f"**{ahead}**", _frechet(own),
-        )  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        ))  # fmt: skip
+    head = ("model", "sampler", "steps", "reused", "omnicache", "best other", "difference", "Frechet")
+    return [
+        "The pack's default beside the best other method at equal cost, fewer plain steps included. PSNR in "
+        "dB; in bold where the pack is behind.",
+        "",
+        *table(head, compared),
+    ]
 
 
 def _setting(row: dict) -> tuple:
@@ -198,16 +195,13 @@ README_METHODS = ("omnicache", "omnicache-no-profile", "omnicache-paper", "fewer
 def readme_table(rows: Sequence[dict]) -> list[str]:
     """The rows that the README shows: of each model at 50 euler steps (few-step: 16), the pack, the paper's
     way, the three best others and the control."""
-    lines = [
-        "| model | method | evaluations | FLOPs | PSNR dB | SSIM | Frechet |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     shown = [row for row in rows if row["sampler"] == "euler" and row["of_steps"] in (50, 16)]
     for model in MODELS:
         of_model = [row for row in shown if row["model"] == model]
         for row in of_model:
             if row["method"] == "uncached":
-                lines.append(_short_line(row, "uncached"))
+                lines.append(_few_cells(row, "uncached"))
         for budget in sorted({row["budget"] for row in of_model} & {0.5, 0.6, 5 / 16}):
             own = [row for row in of_model if row["budget"] == budget]
             always = [row for row in own if row["method"] in README_METHODS]
@@ -216,22 +210,21 @@ def readme_table(rows: Sequence[dict]) -> list[str]:
                 best = best_of([row for row in others if row not in always and not is_idle(row)], budget)
                 always += [best] if best is not None else []
             lines += [
-                _short_line(row, f"{row['method']}, {budget:.0%}")
+                _few_cells(row, f"{row['method']}, {budget:.0%}")
                 for row in sorted(always, key=lambda row: -row["psnr"])
             ]
-    return lines
+    return table(("model", "method", "evaluations", "FLOPs", "PSNR dB", "SSIM", "Frechet"), lines)
 
 
-def _short_line(row: dict, name: str) -> str:
+def _few_cells(row: dict, name: str) -> list[str]:
     is_plain = row["method"] == "uncached"
-    cells = (
+    return [
         row["model"], f"**{name}**" if row["method"] == "omnicache" else name,
         f"{row['full']} / {row['asked']}",
         f"{row['flops']:.0%}", "-" if is_plain else f"{row['psnr']:.1f}",
         "-" if is_plain else f"{row['ssim']:.4f}",
         _frechet(row),
-    )  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
+    ]  # fmt: skip
 
 
 def _frechet(row: dict) -> str:
@@ -253,7 +246,7 @@ def is_idle(row: dict) -> bool:
     return row["full"] == row["asked"] and row["method"] not in ("fewer-steps", "uncached", "uncached-bf16")
 
 
-def _line(row: dict, is_best: bool) -> str:
+def _cells(row: dict, is_best: bool) -> list[str]:
     is_reference = row["method"].startswith("uncached")
     budget = f"{row['budget']:.0%}" if row["budget"] else "-" if is_reference else "published"
     name = row["method"] + (" (idle)" if is_idle(row) else "")
@@ -272,12 +265,11 @@ def _line(row: dict, is_best: bool) -> str:
             f"{row['precision']:.3f}",
             f"{row['recall']:.3f}",
         ]
-    cells = [
+    return [
         name, budget, f"{row['full']} / {row['asked']}",
         f"{row['flops']:.0%}", f"{row['speedup']:.2f}x", *quality, *data, f"{row['accuracy']:.1%}",
         str(row["samples"]),
     ]  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
 
 
 def save_plot(model: str, rows: Sequence[dict]) -> None:

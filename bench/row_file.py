@@ -2,6 +2,7 @@
 started again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -16,6 +17,11 @@ def read(path: Path) -> list[dict]:
     return rows
 
 
+def by_key(path: Path) -> dict[str, dict]:
+    """The finished rows by their key, of several with one key the last."""
+    return {row["key"]: row for row in read(path)}
+
+
 def append(path: Path, row: dict) -> None:
     """Raises ValueError for numbers that are not finite."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,3 +29,9 @@ def append(path: Path, row: dict) -> None:
     is_cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with path.open("a") as file:
         file.write(("\n" if is_cut else "") + json.dumps(row, allow_nan=False) + "\n")
+
+
+def forget(path: Path, is_forgotten: Callable[[dict], bool]) -> None:
+    """Takes rows out, to be measured anew: after a change of the pack."""
+    kept = [row for row in read(path) if not is_forgotten(row)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))

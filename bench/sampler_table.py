@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tables import number, table
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
 
@@ -66,29 +68,24 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
 def document(rows: list[Row]) -> str:
     from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS
 
+    plain = f"{round(STEPS * (1 - REUSE))} plain steps"
+    head = ("sampler", "evaluations a run", "reused, corrected", "reused, not corrected", plain)
+    cells = []
+    for row in rows:
+        values = (row.corrected, row.uncorrected, row.fewer_steps)
+        shown = [f"**{number(value)}**" if value == max(values) else number(value) for value in values]
+        if row.sampler in FREE_RUNNING_SAMPLERS:
+            shown = ["runs uncached", "runs uncached", "-"]
+        cells.append([row.sampler, str(row.evaluations), *shown])
     lines = [
         "# Samplers",
         "",
         f"Image demo model, {STEPS} steps, {BATCH} pictures, {REUSE:.0%} of the steps reused with the "
         "shipped profile (calibrated with euler), cfg 2.5 (CFG++ samplers: 1). PSNR in dB to the uncached "
-        f"pictures of the same seed. *{round(STEPS * (1 - REUSE))} plain steps* is the uncached sampler with "
+        f"pictures of the same seed. *{plain}* is the uncached sampler with "
         "as many computed steps. Made by `.host/venv/bin/python bench/sampler_table.py`.",
         "",
-        "| sampler | evaluations a run | reused, corrected | reused, not corrected | "
-        f"{round(STEPS * (1 - REUSE))} plain steps |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if row.sampler in FREE_RUNNING_SAMPLERS:
-            lines.append(f"| {row.sampler} | {row.evaluations} | runs uncached | runs uncached | - |")
-        else:
-            best = max(row.corrected, row.uncorrected, row.fewer_steps)
-            cells = [
-                f"**{value:.1f}**" if value == best else f"{value:.1f}"
-                for value in (row.corrected, row.uncorrected, row.fewer_steps)
-            ]
-            lines.append(f"| {row.sampler} | {row.evaluations} | {' | '.join(cells)} |")
-    lines += [
+        *table(head, cells),
         "",
         "Ancestral and SDE samplers draw other noise with fewer steps, so that column compares another "
         "picture there; reuse keeps the picture of the seed. For them the default forecast is of order 1: "

@@ -1,30 +1,22 @@
 """Samples one case of bench/studies.py through the real host and measures it. Call in_process.load_host() and
 load_pack() first."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import studies_lanes
-import torch
-from studies import CALIBRATION_PROMPTS, CALIBRATION_SEED, CFG, FOLDER, PROMPTS, SEED, Calibration, Case
 
+import studies_lanes
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
-from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
-from comfyui_omnicache.omnicache import calibration, correction
-from comfyui_omnicache.omnicache.correction import Correction
-from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan
-from comfyui_omnicache.omnicache.profile import Profile
+from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.report import RunReport
-from comfyui_omnicache.omnicache.schedule import WITHOUT_PROFILE, Schedule
-from demo_model import DemoModel, demo_nodes
+from comfyui_omnicache.omnicache.schedule import Schedule
+from demo_model import DemoModel
 from measures import psnr
+from studies_cases import CFG, FOLDER, PROMPTS, SEED, Case
+from studies_setup import bands_over, correction_of, demo_model, name_of, schedule_of
 
 MEASURED = ("plan", "outcome", "psnr", "seconds", "cache_bytes", "full", "asked", "limited_gammas")
 
@@ -86,11 +78,6 @@ class Bench:
         return self._reference[1]
 
 
-@cache
-def demo_model(kind: str) -> DemoModel:
-    return DemoModel(kind)
-
-
 def sample(demo: DemoModel, case: Case, model) -> tuple[np.ndarray, float]:
     """Pictures (samples, frames, height, width, 3) in 0..1 and the CPU seconds that sampling took."""
     started = time.process_time()
@@ -103,60 +90,6 @@ def sample(demo: DemoModel, case: Case, model) -> tuple[np.ndarray, float]:
     return pictures.reshape(len(PROMPTS[case.model]), -1, *pictures.shape[1:]), seconds
 
 
-def schedule_of(case: Case) -> Schedule:
-    limits = Constraints(case.max_consecutive, case.protect_first, case.protect_last)
-    profile = None if case.cost in WITHOUT_PROFILE else profile_of(case.model, case.profile)
-    return Schedule(Budget("reuse ratio", case.reuse), case.cost, limits, profile)
-
-
-def correction_of(case: Case) -> Correction:
-    return Correction(case.mode, case.filter, case.switch_point, case.cutoff, order=case.order)
-
-
-@cache
-def profile_of(kind: str, made: Calibration | None) -> Profile:
-    """Calibrated once and kept; None is the one that comes with the pack."""
-    if made is None:
-        return read(demo_model(kind).profile_path)
-    path = FOLDER / f"profile_{kind}_{name_of(made)}.json"
-    if not path.exists():
-        print(f"calibrating: {kind}, {made}", flush=True)
-        with bands_over(made.over_time):
-            path.write_text(calibrated(demo_model(kind), made).to_json(), encoding="utf-8")
-    return read(path)
-
-
-def read(path: Path) -> Profile:
-    return Profile.from_json(path.read_text(encoding="utf-8"), path.name)
-
-
-def calibrated(demo: DemoModel, made: Calibration) -> Profile:
-    is_own = made.prompt < 0
-    prompts = PROMPTS[demo.kind] if is_own else [CALIBRATION_PROMPTS[demo.kind][made.prompt]]
-    empty = {"samples": torch.zeros(len(prompts), *(made.shape or demo_nodes.LATENT_SHAPE[demo.kind]))}
-    # The prompts differ in their noise too.
-    seed = SEED if is_own else CALIBRATION_SEED + 10 * made.prompt
-    with torch.inference_mode():
-        return TrajectoryCalibrator.execute(
-            demo.model, demo.conditioning(prompts), demo.conditioning([""]), empty, seed, made.steps, CFG,
-            made.sampler, made.scheduler, 1.0, made.samples, "",
-        ).args[0]  # fmt: skip
-
-
-@contextmanager
-def bands_over(time: bool) -> Iterator[None]:
-    """Takes the frequencies of a video over time too, in place of each frame's own."""
-    modules = (calibration, correction)
-    before = calibration.grid_of
-    for module in modules if time else ():
-        module.grid_of = lambda shape: tuple(shape[2:])
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.grid_of = before
-
-
 @contextmanager
 def reports() -> Iterator[list[RunReport]]:
     """The reports of the runs in it, in place of a line in the log."""
@@ -167,8 +100,3 @@ def reports() -> Iterator[list[RunReport]]:
         yield found
     finally:
         host._announce = announce
-
-
-def name_of(thing: Case | Calibration) -> str:
-    """Names its file."""
-    return hashlib.sha256(repr(asdict(thing)).encode()).hexdigest()[:12]

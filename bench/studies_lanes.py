@@ -5,9 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import studies_arms
 import torch
-from studies import CALIBRATION_PROMPTS, CALIBRATION_SEED, CFG, FOLDER, Case
 from torch import Tensor
 
 from comfyui_omnicache.nodes import host
@@ -22,6 +20,8 @@ from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.spectrum import BandProducts, grid_of
 from comfyui_omnicache.omnicache.tap import StackTap
 from demo_model import DemoModel, demo_nodes
+from studies_cases import CALIBRATION_PROMPTS, CALIBRATION_SEED, CFG, FOLDER, Case
+from studies_setup import correction_of, read
 
 Part = Literal["positive", "negative", "guided"]
 
@@ -80,7 +80,7 @@ def profile_of_part(demo: DemoModel, steps: int, part: Part) -> Profile:
         settings = Settings(demo_nodes.LATENT_SHAPE[demo.kind], "euler", "simple", CFG, 1.0)
         profile = run.profile(identity_of(demo.model), settings, sigmas, sigmas[:-1], {})
         path.write_text(profile.to_json(), encoding="utf-8")
-    return studies_arms.read(path)
+    return read(path)
 
 
 class OwnGammas(Corrector):
@@ -127,7 +127,7 @@ def patched(demo: DemoModel, case: Case, schedule: Schedule, plan: Plan):
     """The demo model with the correction that case.lanes names."""
     if case.lanes == "guided output":
         return with_forecast_output(demo, case, plan)
-    correction = studies_arms.correction_of(case)
+    correction = correction_of(case)
     runs: list[LanesRun] = []
 
     def corrector(

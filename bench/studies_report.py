@@ -4,11 +4,11 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from studies import (
+from studies_cases import (
     CONSTRAINED,
     FEW,
     MAIN,
@@ -26,11 +26,12 @@ from studies import (
     transfers,
 )
 from studies_conclusions import CONCLUSIONS
+from tables import best_in_bold, number, table
 
 ROOT = Path(__file__).resolve().parent.parent
 Rows = Mapping[str, dict]
-# Cells of one line of a table, by the name of their column.
-Line = tuple[str, Sequence[Case]]
+# The cases of each line of a table, by the line's name.
+Lines = Mapping[str, Sequence[Case]]
 
 
 def write(rows: Rows) -> None:
@@ -112,23 +113,12 @@ def sure(rows: Rows) -> list[str]:
     ]
 
 
-def table(rows: Rows, head: Sequence[str], lines: Iterable[Line], cell: Callable | None = None) -> list[str]:
-    """cell: gives (case, value, best of its column) as text."""
-    lines = list(lines)
-    values = [[mean(rows, case) if case else None for case in of_line] for _, of_line in lines]
-    columns = zip(*values, strict=True)
-    best = [max((value for value in each if value is not None), default=None) for each in columns]
-    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (name, of_line), row in zip(lines, values, strict=True):
-        cells = [(cell or plain)(*each) for each in zip(of_line, row, best, strict=True)]
-        text.append(f"| {name} | {' | '.join(cells)} |")
-    return [*text, ""]
+def psnr_table(rows: Rows, head: Sequence[str], lines: Lines) -> list[str]:
+    return [*table(head, best_in_bold(means(rows, lines))), ""]
 
 
-def plain(case: Case, value: float | None, best: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"**{value:.1f}**" if round(value, 1) == round(best, 1) else f"{value:.1f}"
+def means(rows: Rows, lines: Lines) -> dict[str, list[float | None]]:
+    return {name: [mean(rows, case) for case in of_line] for name, of_line in lines.items()}
 
 
 def column(model: str, sampler: str, steps: int, reuse: float) -> str:
@@ -152,52 +142,51 @@ def filters(rows: Rows) -> list[str]:
         changes += [
             (f"{name}, cutoff {value}", {"filter": name, "cutoff": value}) for value in (0.15, 0.25, 0.35)
         ]
-    lines = [
-        (f"{mode} | {label}", [replace(base, mode=mode, **change) for base in bases])
+    lines = {
+        f"{mode} | {label}": [replace(base, mode=mode, **change) for base in bases]
         for mode in ("paper", "age-aware")
         for label, change in changes
-    ]
-    lines += [
-        ("per-band | (gains of 5 bands)", [replace(base, mode="per-band") for base in bases]),
-        ("forecast | (has none)", bases),
-        ("off | (plain reuse)", [replace(base, mode="off") for base in bases]),
-    ]
+    }
+    lines |= {
+        "per-band | (gains of 5 bands)": [replace(base, mode="per-band") for base in bases],
+        "forecast | (has none)": bases,
+        "off | (plain reuse)": [replace(base, mode="off") for base in bases],
+    }
     video = Case("video", *MAIN[1])
     own = {where: Calibration(samples=2, over_time=where) for where in (False, True)}
     aware = [replace(video, mode="age-aware", over_time=where) for where in own]
-    over_time = [
-        (f"age-aware, {name}", [replace(case, filter=name) for case in aware])
+    over_time = {
+        f"age-aware, {name}": [replace(case, filter=name) for case in aware]
         for name in ("low-high", "low", "high")
-    ]
+    }
     per_band = [replace(video, mode="per-band", profile=own[where], over_time=where) for where in own]
-    over_time.append(("per-band, 2 calibration samples", per_band))
+    over_time["per-band, 2 calibration samples"] = per_band
+    in_time = [
+        [name, *(number(value, digits=2) for value in values)]
+        for name, values in means(rows, over_time).items()
+    ]
     return [
-        "## Filters", "", said("filters"), "", *table(rows, head, lines),
+        "## Filters", "", said("filters"), "", *psnr_table(rows, head, lines),
         "### Videos: bands of each frame against bands over time, height and width", "",
         said("over time"), "",
-        *table(rows, [column(*("video", *MAIN[1])), "each frame", "over time too"], over_time, cell=two_dB),
+        *table([column("video", *MAIN[1]), "each frame", "over time too"], in_time), "",
         "### Sound", "", said("sound"), "",
     ]  # fmt: skip
 
 
-def two_dB(case: Case, value: float | None, best: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def granularity(rows: Rows) -> list[str]:
     head = ["", *(f"{name}: {unit}" for unit in ("dB", "CPU s", "cache MB") for name in ("stack", "branch"))]
-    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = []
     for setting in (*SETTINGS[:3], *(("video", *setting) for setting in MAIN)):
         pair = [Case(*setting, granularity=name) for name in ("stack", "branch")]
         found = [rows.get(case.key, {}) for case in pair]
         if not all("psnr" in row for row in found):
             continue
-        cells = [
-            *(f"{mean(rows, case):.1f}" for case in pair), *(f"{row['seconds']:.1f}" for row in found),
-            *(f"{row['cache_bytes'] / 1e6:.1f}" for row in found),
-        ]  # fmt: skip
-        text.append(f"| {column(*setting)} | {' | '.join(cells)} |")
-    return ["## Granularity", "", said("granularity"), "", *text, ""]
+        lines.append([
+            column(*setting), *(number(mean(rows, case)) for case in pair),
+            *(number(row["seconds"]) for row in found), *(number(row["cache_bytes"] / 1e6) for row in found),
+        ])  # fmt: skip
+    return ["## Granularity", "", said("granularity"), "", *table(head, lines), ""]
 
 
 def guidance(rows: Rows) -> list[str]:
@@ -209,21 +198,20 @@ def guidance(rows: Rows) -> list[str]:
         "each its own gamma": "age-aware, each lane its own gamma",
         "gamma of the guided noise": "age-aware, one gamma, fitted to the guided noise",
     }
-    lines = [(label, [replace(base, lanes=lanes) for base in aware]) for lanes, label in labels.items()]
-    lines += [
-        ("forecast of each lane's residual (the default)", bases),
-        (
-            "forecast of the guided output, model not run",
-            [replace(base, lanes="guided output") for base in bases],
-        ),
-    ]
+    lines = {label: [replace(base, lanes=lanes) for base in aware] for lanes, label in labels.items()}
+    lines |= {
+        "forecast of each lane's residual (the default)": bases,
+        "forecast of the guided output, model not run": [
+            replace(base, lanes="guided output") for base in bases
+        ],
+    }
     head = ["correction", *(column(*setting) for setting in SETTINGS)]
     return [
         "## Correction of each lane or after guidance",
         "",
         said("guidance"),
         "",
-        *table(rows, head, lines),
+        *psnr_table(rows, head, lines),
     ]
 
 
@@ -239,23 +227,32 @@ def constraints(rows: Rows) -> list[str]:
             for first, longest in TOGETHER
         ),
     ]  # fmt: skip
-
-    def cell(case: Case, value: float | None, best: float | None) -> str:
-        default = rows.get(base_of(case).key, {})
-        same = case != base_of(case) and rows.get(case.key, {}).get("plan") == default.get("plan")
-        return "=" if same and value is not None else plain(case, value, best)
-
     for (sampler, steps), order in itertools.product(CONSTRAINED, (2, 1)):
         cases = [
             base_of(Case(model, sampler, steps, reuse, order=order))
             for model, reuse in itertools.product(MODELS, (0.5, 0.6, 0.7))
         ]
         cases = [case for case in cases if replace(case, max_consecutive=4).key in rows]
-        lines = [(label, [replace(case, **change) for case in cases]) for label, change in changes]
-        lines = [line for line in lines if any(case.key in rows for case in line[1])]
+        lines = {label: [replace(case, **change) for case in cases] for label, change in changes}
+        lines = {label: line for label, line in lines.items() if any(case.key in rows for case in line)}
         head = [f"{sampler} {steps}, order {order}", *(f"{case.model}, {case.reuse:.0%}" for case in cases)]
-        text += table(rows, head, lines, cell) if cases else []
+        text += [*table(head, beside_default(rows, lines)), ""] if cases else []
     return text
+
+
+def beside_default(rows: Rows, lines: Lines) -> list[list[str]]:
+    """As best_in_bold has it, but "=" where the plan is that of the default."""
+    found = []
+    for name, *cells in best_in_bold(means(rows, lines)):
+        pairs = zip(lines[name], cells, strict=True)
+        found.append([name, *("=" if has_default_plan(rows, case) else cell for case, cell in pairs)])
+    return found
+
+
+def has_default_plan(rows: Rows, case: Case) -> bool:
+    """Whether a case that is not the default was sampled with its plan."""
+    row, default = rows.get(case.key, {}), base_of(case)
+    return "psnr" in row and case != default and row["plan"] == rows.get(default.key, {}).get("plan")
 
 
 def room(rows: Rows) -> list[str]:
@@ -273,13 +270,10 @@ def room(rows: Rows) -> list[str]:
         if left >= 0:
             both = [replace(case, model=model) for model in MODELS]
             gains = [gain(rows, each, replace(each, max_consecutive=longest + 1)) for each in both]
-            lines.append(
-                (left, f"| {left} | {sampler} {steps}, {reuse:.0%} | {longest} | {' | '.join(gains)} |")
-            )
+            lines.append((left, [str(left), f"{sampler} {steps}, {reuse:.0%}", str(longest), *gains]))
     head = ["steps to spare", "sampling", "max_consecutive", *(f"{model}: one more" for model in MODELS)]
     text = ["### Steps to spare", "", said("room"), ""]
-    text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return [*text, *(line for _, line in sorted(lines)), ""]
+    return [*text, *table(head, (line for _, line in sorted(lines))), ""]
 
 
 def gain(rows: Rows, case: Case, other: Case) -> str:
@@ -301,8 +295,8 @@ def transfer(rows: Rows) -> list[str]:
     for target in transfers("image"):
         used = [each for each in columns if target in transfers(each[0])]
         found = [transfer_cases(model, target, reuse, mode) for model, reuse, mode in used]
-        lines = [(name, [of_column[name] for of_column in found]) for name in found[0]]
+        lines = {name: [of_column[name] for of_column in found] for name in found[0]}
         head = [f"sampling with {target}; profile of"]
         head += [f"{model}, {reuse:.0%}, {mode}" for model, reuse, mode in used]
-        text += table(rows, head, lines)
+        text += psnr_table(rows, head, lines)
     return text

@@ -75,7 +75,7 @@ def fitted(demo, steps: int, samples: int) -> dict[str, Any]:
     """demo: a DemoModel."""
     from comfyui_omnicache.omnicache.pilots import fit_polynomial, motion_of
     from omnicache_demo.nodes import LATENT_SHAPE
-    from quality_arms import drawn_prompts
+    from prompts import drawn_prompts
 
     watch, started = Watch(demo, samples), time.monotonic()
     demo.latents(demo.model, "euler", steps, drawn_prompts(demo.kind, SEED, samples), seed=SEED)

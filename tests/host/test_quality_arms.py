@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import lemica_errors
+import lemica_table
 import quality_arms
-from quality import Task
 from quality_arms import Bench, demo_model, prompts_of
+from quality_tasks import Task
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def test_lemica_is_measured_by_the_end_of_sampling_from_each_state_on(tmp_path, 
     again = demo.continued(demo.model, "euler", demo.sigmas(10)[4:], states[4], prompts)
     assert np.allclose(again, plain, atol=1e-4)
 
-    monkeypatch.setattr(lemica_errors, "FOLDER", tmp_path)
-    monkeypatch.setattr(lemica_errors, "LONGEST", 3)
+    monkeypatch.setattr(lemica_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(lemica_table, "LONGEST", 3)
     lemica_errors.measure_with(demo, 10, 1)
-    assert lemica_errors.is_complete("image", 10)
-    errors = lemica_errors.table("image", 10)
+    assert lemica_table.is_complete("image", 10)
+    errors = lemica_table.table("image", 10)
     assert all(errors[i, i + 3] > errors[i, i + 2] > errors[i, i + 1] == 0 for i in range(7))

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-import studies_lanes
 import torch
-from studies import CFG
 
+import studies_lanes
 from comfyui_omnicache.omnicache.plan import Plan
+from studies_cases import CFG
 
 
 def call(first_side):

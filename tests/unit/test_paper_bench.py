@@ -1,15 +1,13 @@
 """The pure functions of the bench of the paper's claims, on shapes whose result can be worked out by hand."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-import paper
 import paper_findings
 import paper_flops
 import paper_report
+import paper_tasks
 from measured import linear_profile
 from paper_claims import Claim, verdict
 from paper_measures import (
@@ -107,22 +105,12 @@ def test_late_parts_are_early_ones_moved():
 
 def test_references_are_measured_before_what_is_compared_with_them():
     done = set()
-    for task in paper.tasks():
-        if isinstance(task, paper.Arm):
-            key = paper.uncached(task.model, task.samples).key
+    for task in paper_tasks.tasks():
+        if isinstance(task, paper_tasks.Arm):
+            key = paper_tasks.uncached(task.model, task.samples).key
             assert task.key == key or key in done
         assert task.key not in done
         done.add(task.key)
-
-
-def test_rows_survive_a_crash_in_the_middle_of_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(paper, "FOLDER", tmp_path)
-    paper.append_row({"key": "a"})
-    with (tmp_path / "rows.jsonl").open("a") as file:
-        file.write('{"key": "b", "met')
-    paper.append_row({"key": "c"})
-    assert list(paper.read_rows()) == ["a", "c"]
-    assert json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0]) == {"key": "a"}
 
 
 def test_a_verdict_needs_all_models_or_none():

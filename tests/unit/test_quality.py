@@ -1,25 +1,22 @@
-"""The quality bench around its sampling: order, resuming, and what the report makes of rows."""
+"""The quality bench around its sampling: order, what is left out, and what the report makes of rows."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
+import lemica_table
 import quality
 import quality_report
-from quality import Progress, Task, tasks
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "FOLDER", tmp_path)
-    return tmp_path
+import row_file
+from quality_tasks import PUBLISHED, Task, tasks
 
 
 def row(method, reuse=0.5, seed=1, **changes):
     task = Task("image", "euler", 20, reuse, method, seed, 4)
     return {
-        "key": task.key, **quality.asdict(task), "sampled_steps": 20, "setting": None, "full": 20,
+        "key": task.key, **asdict(task), "sampled_steps": 20, "setting": None, "full": 20,
         "asked": 40, "seconds": 1.0, "flops": 50.0, "psnr": [30.0, 32.0, 34.0, 36.0], "ssim": [0.9] * 4,
         "distance": [0.1] * 4, "hits": [1, 1, 1, 0], **changes,
     }  # fmt: skip
@@ -34,7 +31,7 @@ def test_references_come_first_and_important_settings_before_others():
     assert [(task.method, task.reuse) for task in order[:9]] == [
         ("uncached", 0.0), ("omnicache", 0.5), ("omnicache", 0.6), ("omnicache", 0.7),
         ("uncached-bf16", 0.0), ("lazycache", 0.5), ("lazycache", 0.6), ("lazycache", 0.7),
-        ("lazycache", quality.PUBLISHED),
+        ("lazycache", PUBLISHED),
     ]  # fmt: skip
     assert [(task.model, task.seed) for task in order[::9][:6]] == [
         ("image", 1), ("video", 1), ("image", 2), ("video", 2), ("image", 3), ("video", 3)
@@ -57,34 +54,23 @@ def test_a_task_knows_its_budget_and_its_reference():
     assert task.reference == Task("image", "euler", 50, 0.0, "uncached-bf16", 2, 64)
 
 
-def test_rows_survive_a_crash_in_the_middle_of_a_line(folder):
-    quality.append_row({"key": "a", "method": "even"})
-    with (folder / "rows.jsonl").open("a") as file:
-        file.write('{"key": "b", "met')
-    quality.append_row({"key": "c", "method": "fora"})
-    assert [each["key"] for each in quality.read_rows()] == ["a", "c"]
-    quality.forget(["even"])
-    assert [each["key"] for each in quality.read_rows()] == ["c"]
-
-
-def test_what_is_done_is_not_sampled_again(folder, capsys):
+def test_what_is_done_is_not_sampled_again(tmp_path, monkeypatch, capsys):
     """The host is not even loaded: the unit tests have none."""
+    monkeypatch.setattr(quality, "ROWS", tmp_path / "rows.jsonl")
     wanted = tasks(("image",), ("euler",), (20,), ("even",), 4, seeds=(1,))
     for task in wanted:
-        quality.append_row({"key": task.key})
+        row_file.append(quality.ROWS, {"key": task.key})
     quality.run(wanted, 1.0)
     assert capsys.readouterr().out == "4 arms, 4 of them done\n"
 
 
-def test_no_arm_is_started_that_would_not_be_finished_in_time(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(quality.time, "monotonic", lambda: now[0])
-    short, long = (Task("image", "euler", steps, 0.0, "uncached", 1, 4) for steps in (10, 50))
-    progress = Progress([short, long], minutes=3.0)
-    assert progress.allows(long)  # nothing is known yet
-    now[0] = 60.0
-    progress.did(short)
-    assert progress.allows(short) and not progress.allows(long)
+def test_an_arm_whose_errors_are_not_measured_is_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lemica_table, "FOLDER", tmp_path)
+    lemica, even = (Task("image", "euler", 3, 0.5, method, 1, 4) for method in ("lemica", "even"))
+    assert quality.measurable([lemica, even]) == [even]
+    assert "1 arms of lemica are left out" in capsys.readouterr().out
+    row_file.append(lemica_table.path_of("image", 3), {"from": 0, "to": 2, "error": 0.5})
+    assert quality.measurable([lemica, even]) == [lemica, even]
 
 
 def test_the_report_takes_means_and_spreads_over_samples_and_seeds(tmp_path):

@@ -1,21 +1,15 @@
-"""The studies around their sampling: which cases there are, resuming, and what the report makes of rows."""
+"""The studies around their sampling: which cases there are, and what the report makes of rows."""
 
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import studies
-import studies_report
-from studies import Calibration, Case
 
+import studies_cases
+import studies_report
 from comfyui_omnicache.omnicache.plan import Budget, Constraints
 from comfyui_omnicache.omnicache.schedule import Schedule
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "FOLDER", tmp_path)
-    return tmp_path
+from studies_cases import Calibration, Case
 
 
 def row(case, psnr, plan="ffrf"):
@@ -24,7 +18,7 @@ def row(case, psnr, plan="ffrf"):
 
 
 def test_each_case_is_measured_once_and_has_its_own_key():
-    every = studies.cases(studies.MODELS, studies.STUDIES)
+    every = studies_cases.cases(studies_cases.MODELS, studies_cases.STUDIES)
     assert len({case.key for case in every}) == len(every) > 400
 
 
@@ -36,8 +30,8 @@ def test_a_key_names_what_differs_from_the_defaults():
 
 
 def test_measured_and_calibrated_prompts_are_others():
-    for model, prompts in studies.PROMPTS.items():
-        assert not set(prompts) & set(studies.CALIBRATION_PROMPTS[model])
+    for model, prompts in studies_cases.PROMPTS.items():
+        assert not set(prompts) & set(studies_cases.CALIBRATION_PROMPTS[model])
 
 
 def test_the_same_plan_gives_the_same_outcome_unless_the_profile_corrects_too():
@@ -46,15 +40,6 @@ def test_the_same_plan_gives_the_same_outcome_unless_the_profile_corrects_too():
     assert forecast.outcome("ffrf") == Case("image").outcome("ffrf") != Case("image").outcome("frff")
     assert aware.outcome("ffrf") != Case("image", mode="age-aware").outcome("ffrf")
     assert aware.outcome("ffrf") == replace(aware, protect_last=1).outcome("ffrf")
-
-
-def test_finished_rows_are_found_again_and_a_line_cut_off_is_left_out(folder):
-    case = Case("image")
-    studies.append_row(row(case, [50.0]))
-    with (folder / "rows.jsonl").open("a") as file:
-        file.write('{"key": "image {')
-    studies.append_row(row(replace(case, order=1), [40.0]))
-    assert [found["psnr"] for found in studies.read_rows().values()] == [[50.0], [40.0]]
 
 
 def test_the_report_marks_the_best_and_says_where_the_plan_is_the_default_s():
@@ -91,7 +76,7 @@ def test_the_most_that_can_be_reused_is_what_a_plan_can_be_found_for(constraints
     longest, first, last = constraints
     for steps in (20, 25, 50):
         case = Case("image", steps=steps, max_consecutive=longest, protect_first=first, protect_last=last)
-        most = studies.most_reused(case)
+        most = studies_cases.most_reused(case)
 
         def plan(reused, steps=steps):
             budget = Budget("full steps", steps - reused)
