@@ -124,7 +124,7 @@ def _sample(
         name_of(sampler),
         sigmas.tolist(),
         tuple(noise.shape[1:]),
-        float(getattr(guider, "cfg", 1.0)),
+        _cfg_of(guider),
     )
     try:
         run = _attach(options, sampling, make_run, shown_on)
@@ -153,6 +153,12 @@ def _sample(
                 on_end(sampling, report)
             _announce(report)
             _remember(report, sampling)
+
+
+def _cfg_of(guider) -> float:
+    """The guidance scale: 1 of a guider that has none, the largest of one that changes it while sampling."""
+    cfg = getattr(guider, "cfg", 1.0)
+    return float(max(cfg)) if isinstance(cfg, list | tuple) else float(cfg)
 
 
 def run_log_of(model: "comfy.model_patcher.ModelPatcher") -> RunLog | None:
@@ -273,6 +279,8 @@ def _apply_model(
         refusal = "a call of the model came without the names of its rows"
     elif not run.tap.is_in_place(replacements):
         refusal = "another node replaced blocks in this pass, which ran in full"
+    elif "multigpu_thread_device" in transformer_options:  # set by hosts that spread a step over GPUs
+        refusal = "several GPUs computed parts of a step at once, which ran in full"
 
     def forward(control) -> torch.Tensor:
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
@@ -289,6 +297,7 @@ def _apply_model(
             rows=tuple(_row(*row, transformer_options) for row in zip(uuids, sides, strict=False)),
             refusal=refusal,
             writes_between=has_patches,
+            has_control=control is not None,
         )
     )
 
@@ -299,9 +308,11 @@ def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_opt
     if not any("control" in cond for cond, _ in given):
         return executor(model, conds, x_in, timestep, model_options)
     transformer_options = model_options.get("transformer_options", {})
+    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
     rows = tuple(_row(cond.get("uuid"), side, transformer_options) for cond, side in given)
+    is_plain = "double_block" not in transformer_options.get("patches", {})
     # A conditioning of an area has another shape than x_in, and spares_control then says no.
-    if "double_block" not in transformer_options.get("patches", {}) and run.spares_control(rows, x_in):
+    if is_plain and run.tap.is_in_place(replacements) and run.spares_control(rows, x_in):
         conds = [
             [{key: value for key, value in cond.items() if key != "control"} for cond in side]
             if side is not None
