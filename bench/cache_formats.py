@@ -6,7 +6,6 @@ import tables
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.report import RunReport
 from comfyui_omnicache.omnicache.schedule import Schedule
 from demo_model import DemoModel, psnr
@@ -24,8 +23,7 @@ def measure() -> list[dict]:
     """On the image demo model with its own profile: the picture's distance from the uncached one, the memory
     and the time of a reused step."""
     demo = DemoModel("image")
-    profile = Profile.from_json(demo.profile_path.read_text(), "image")
-    schedule = Schedule(Budget("reuse ratio", 0.5), profile=profile)
+    schedule = Schedule(Budget("reuse ratio", 0.5), profile=demo.profile)
     plain = demo.sample(demo.model, "euler", STEPS, BATCH)
     reports: list[RunReport] = []
     announce, host._announce = host._announce, reports.append
