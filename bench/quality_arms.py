@@ -16,7 +16,6 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from torch.utils.flop_counter import FlopCounterMode
 
 import lemica_table
-from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import family_of, places_of
@@ -28,6 +27,7 @@ from demo_names import kind_of
 from judging import classes_of, judge_of, judged, per_sample
 from prompts import drawn_prompts
 from quality_tasks import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
+from run_reports import reports
 
 HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
 TRIAL_SAMPLES = {"image": 4, "video": 1}  # that a threshold is sought with
@@ -268,7 +268,7 @@ def prompts_of(task: Task) -> list[str]:
 def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Iterator[tuple[Any, Counts]]:
     """A clone of the arm's model, and the evaluations of the run that it is sampled in. counts_blocks: full
     ones are those that reach the blocks, where no report of ours tells."""
-    counts, reports = Counts(), []
+    counts = Counts()
 
     def count(apply_model: Callable, arguments: dict) -> torch.Tensor:
         counts.asked += arguments["input"].shape[0] // batch
@@ -282,9 +282,7 @@ def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Itera
     def count_model(module, arguments) -> None:
         blocks_rows[0] = arguments[0].shape[0]
 
-    model = arm.model.clone()
-    announce, hooks = host._announce, []
-    host._announce = reports.append
+    model, hooks = arm.model.clone(), []
     if counts_blocks:
         diffusion_model = demo.model.model.diffusion_model
         first = places_of(diffusion_model, family_of(diffusion_model))[0].blocks.attribute
@@ -294,12 +292,12 @@ def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Itera
         ]
     model.set_model_unet_function_wrapper(count)
     try:
-        yield model, counts
+        with reports() as found:
+            yield model, counts
     finally:
-        host._announce = announce
         for hook in hooks:
             hook.remove()
-    if reports:
-        counts.full, counts.asked = reports[0].evaluations_full, reports[0].evaluations_asked
+    if found:
+        counts.full, counts.asked = found[0].evaluations_full, found[0].evaluations_asked
     elif not counts_blocks:
         counts.full = counts.asked

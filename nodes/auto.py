@@ -20,8 +20,9 @@ from ..omnicache.tap import Blocks, StackTap
 from . import library
 from .auto_profiles import Setting, Shelf
 from .calibration_on_the_way import CalibrationOnTheWay
-from .host import MakeRun, OnEnd, Sampling, log, patched, tell
+from .host import MakeRun, OnEnd, Sampling, patched
 from .identity import timesteps_of
+from .messages import log, tell
 from .model_patch import cache_run, gain_in_words, tenths
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
 from .sockets import CATEGORY

@@ -18,8 +18,9 @@ from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
-from .host import Sampling, patched, tell
+from .host import Sampling, patched
 from .identity import check_fits, prediction_of
+from .messages import tell
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
 

@@ -13,8 +13,9 @@ from ..omnicache.calibration import CalibrationRun
 from ..omnicache.profile import Profile, Settings, fall
 from ..omnicache.tap import Blocks, StackTap
 from . import library, plot
-from .host import Sampling, patched, step_callback, tell
+from .host import Sampling, patched
 from .identity import identity_of, timesteps_of
+from .messages import step_callback, tell
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on
 from .sockets import CATEGORY, ProfileSocket
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cached_runs import reusing, run
-from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes import messages
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.families import BRANCH_KINDS, family_of, modules_of, places_of
 from comfyui_omnicache.omnicache.plan import Budget
@@ -181,8 +181,8 @@ def test_parts_need_the_granularity_of_branches():
 @pytest.mark.parametrize("mode", ["off", "forecast"])
 def test_the_memory_told_at_the_first_step_is_what_is_kept(family, mode, granularity, monkeypatch):
     told, reports = [], []
-    monkeypatch.setattr(host, "_tell_size", told.append)
-    monkeypatch.setattr(host, "_announce", reports.append)
+    monkeypatch.setattr(messages, "tell_size", told.append)
+    monkeypatch.setattr(messages, "announce", reports.append)
     sample(reusing(build(family), 0.5, granularity, mode=mode), family)
     (size,) = told
     # Two rows: with and without the prompt.
@@ -192,7 +192,7 @@ def test_the_memory_told_at_the_first_step_is_what_is_kept(family, mode, granula
 @pytest.mark.parametrize("dtype", ["bf16", "fp8"])
 def test_and_so_it_is_in_other_number_formats(dtype, reports, monkeypatch):
     told = []
-    monkeypatch.setattr(host, "_tell_size", told.append)
+    monkeypatch.setattr(messages, "tell_size", told.append)
     schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
     patch = OmniCacheModelPatch.execute(build("flux"), schedule, None, "stack", dtype).args[0]
     run(patch, "flux", latent=torch.full((1, 16, 32, 32), 0.1))
