@@ -16,18 +16,18 @@ from tiny_models import build
 @pytest.fixture
 def sent(monkeypatch) -> list[dict]:
     """The messages about steps that a client with the id "ours" got."""
-    messages: list[dict] = []
+    got: list[dict] = []
 
     def send(event: str, data: dict, client: str) -> None:
         assert client == "ours"
         if event == "omnicache.step":
-            messages.append(data)
+            got.append(data)
 
     server = SimpleNamespace(
         client_id="ours", last_node_id="7", send_sync=send, send_progress_text=lambda *args: None
     )
     monkeypatch.setattr(messages.PromptServer, "instance", server, raising=False)
-    return messages
+    return got
 
 
 def sample(mode: str = "off", shown_on: str | None = "4:1") -> Schedule:
