@@ -3,13 +3,12 @@
 import statistics
 
 import tables
-from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.report import RunReport
 from comfyui_omnicache.omnicache.schedule import Schedule
 from demo_model import DemoModel, psnr
+from run_reports import reports
 
 STEPS, BATCH = 30, 4
 WAYS = [
@@ -24,27 +23,24 @@ def measure() -> list[dict]:
     """On the image demo model with its own profile: the picture's distance from the uncached one, the memory
     and the time of a reused step."""
     demo = DemoModel("image")
-    profile = Profile.from_json(demo.profile_path.read_text(), "image")
-    schedule = Schedule(Budget("reuse ratio", 0.5), profile=profile)
+    schedule = Schedule(Budget("reuse ratio", 0.5), profile=demo.profile)
     plain = demo.sample(demo.model, "euler", STEPS, BATCH)
-    reports: list[RunReport] = []
-    announce, host._announce = host._announce, reports.append
     rows = []
     for granularity, dtype, device in WAYS:
         patch = OmniCacheModelPatch.execute(demo.model, schedule, None, granularity, dtype, device).args[0]
-        demo.sample(patch, "euler", 10, BATCH)
-        pictures = demo.sample(patch, "euler", STEPS, BATCH)
+        with reports() as found:
+            demo.sample(patch, "euler", 10, BATCH)
+            pictures = demo.sample(patch, "euler", STEPS, BATCH)
         rows.append(
             {
                 "granularity": granularity,
                 "dtype": dtype,
                 "device": device,
                 "psnr": round(psnr(pictures, plain), 2),
-                "cache_bytes": reports[-1].cache_bytes,
-                "reuse_over_full": round(_reuse_over_full(reports[-1]), 4),
+                "cache_bytes": found[-1].cache_bytes,
+                "reuse_over_full": round(_reuse_over_full(found[-1]), 4),
             }
         )
-    host._announce = announce
     return rows
 
 

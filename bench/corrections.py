@@ -66,11 +66,9 @@ def measure(demo, prompt: str, setting: Setting, seed: int) -> dict[str, float]:
     from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
     from comfyui_omnicache.omnicache.correction import Correction
     from comfyui_omnicache.omnicache.plan import Budget
-    from comfyui_omnicache.omnicache.profile import Profile
     from comfyui_omnicache.omnicache.schedule import Schedule
     from demo_model import psnr
 
-    profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
     prompts = [prompt] * BATCH[demo.kind]
 
     def pictures(model, steps: int):
@@ -80,7 +78,7 @@ def measure(demo, prompt: str, setting: Setting, seed: int) -> dict[str, float]:
     fewer = round(setting.steps * (1 - setting.reuse))
     found = {PLAIN: psnr(pictures(demo.model, fewer), plain)}
     for arm in ARMS:
-        schedule = Schedule(Budget("reuse ratio", setting.reuse), arm.cost, profile=profile)
+        schedule = Schedule(Budget("reuse ratio", setting.reuse), arm.cost, profile=demo.profile)
         correction = Correction(arm.mode, arm.filter, order=arm.order)
         patch = OmniCacheModelPatch.execute(demo.model, schedule, correction).args[0]
         found[arm.label] = psnr(pictures(patch, setting.steps), plain)

@@ -2,6 +2,8 @@
 
 import importlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import comfy.sample
 import comfy.samplers
@@ -13,6 +15,9 @@ import torch
 import measures
 from demo_names import CFG, kind_of
 from in_process import PACK, ROOT, load_pack
+
+if TYPE_CHECKING:
+    from comfyui_omnicache.omnicache.profile import Profile
 
 demo = load_pack("omnicache_demo", ROOT / "demo" / "omnicache_demo")
 
@@ -34,6 +39,13 @@ class DemoModel:
         self.model = _load_labelled(name) if self.takes_labels else _load(name, dtype)
         self.profile_path = ROOT / "schedules" / f"omnicache_demo_{name}.json"
         self._codec = Codec.load()
+
+    @cached_property
+    def profile(self) -> "Profile":
+        """The one that comes with the pack."""
+        from comfyui_omnicache.omnicache.profile import Profile
+
+        return Profile.from_json(self.profile_path.read_text(encoding="utf-8"), self.profile_path.name)
 
     def sigmas(self, steps: int, scheduler: str = "simple") -> np.ndarray:
         """(steps + 1,) what sampling goes through."""

@@ -77,7 +77,6 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
     """By steps and budget, PSNR in dB of each rule to uncached. demo: a DemoModel."""
     from comfyui_omnicache.nodes.host import patched
     from comfyui_omnicache.omnicache.plan import Budget
-    from comfyui_omnicache.omnicache.profile import Profile
     from comfyui_omnicache.omnicache.run import CacheRun
     from comfyui_omnicache.omnicache.schedule import Schedule
     from comfyui_omnicache.omnicache.tap import StackTap
@@ -85,7 +84,6 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
     from prompts import drawn_prompts
 
     prompts = drawn_prompts(demo.kind, SEED, SAMPLES[demo.kind])
-    profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
 
     def pictures(model: Any, number: int = steps) -> Any:
         return demo.decode(demo.latents(model, "euler", number, prompts, seed=SEED))
@@ -98,7 +96,7 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
 
     plain, found = pictures(demo.model), {}
     for budget in BUDGETS:
-        plan = Schedule(Budget("reuse ratio", budget), profile=profile).plan_for(demo.sigmas(steps))
+        plan = Schedule(Budget("reuse ratio", budget), profile=demo.profile).plan_for(demo.sigmas(steps))
         row = {name: psnr(cached(rule, plan), plain) for name, rule in RULES.items()}
         row["fewer plain steps"] = psnr(pictures(demo.model, steps - sum(plan.reused)), plain)
         found[steps, budget] = row

@@ -66,6 +66,7 @@ def layers(net: torch.nn.Sequential, pictures: torch.Tensor) -> list[np.ndarray]
 @cache
 def judge_of(kind: str) -> torch.nn.Sequential:
     """demo/judge.py's classifier, trained once (about two minutes) and kept."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"judge_{kind}.pt"
     if not path.exists():
         print(f"training the classifier of the {kind} model ...", flush=True)

@@ -13,7 +13,6 @@ import data
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
-from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.trajectory import geometry, menger_curvature, turning_angle
 from demo_model import DemoModel
@@ -48,12 +47,6 @@ class Sampled:
 def demo_of(model: str) -> DemoModel:
     setting = MODELS[model]
     return DemoModel(setting.name)
-
-
-@cache
-def profile_of(model: str) -> Profile:
-    path = demo_of(model).profile_path
-    return Profile.from_json(path.read_text(), path.name)
 
 
 def sample(model: str, patched, steps: int, prompts: list[str], cfg: float) -> Sampled:
@@ -184,7 +177,7 @@ def correction_of(arm: Arm) -> Correction:
 
 
 def schedule_of(arm: Arm) -> Schedule | GivenPlan:
-    profile, steps = profile_of(arm.model), MODELS[arm.model].steps
+    profile, steps = demo_of(arm.model).profile, MODELS[arm.model].steps
     if arm.plan in ("curvature", "even", "forecast error"):
         budget = Budget("full steps", steps - arm.reused)
         return Schedule(budget, arm.plan, profile=profile)
@@ -243,7 +236,7 @@ def data_statistics(model: str) -> dict:
 
 def noise_statistics(model: str) -> dict:
     """What the shipped profile says of the caches' noise, at the steps that are not its ends."""
-    profile = profile_of(model)
+    profile = demo_of(model).profile
 
     def listed(curve: np.ndarray) -> list[float | None]:
         return [float(value) if np.isfinite(value) else None for value in curve]

@@ -126,11 +126,9 @@ class Study:
     """One demo model. demo: a DemoModel."""
 
     def __init__(self, demo: Any) -> None:
-        from comfyui_omnicache.omnicache.profile import Profile
         from prompts import drawn_prompts
 
         self._demo = demo
-        self._profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
         count = SAMPLES[demo.kind]
         self._prompts = {seed: drawn_prompts(demo.kind, seed, count) for seed in (MEASURED_SEED, TESTED_SEED)}
 
@@ -141,7 +139,9 @@ class Study:
         from demo_model import psnr
 
         sigmas = self._demo.sigmas(steps).astype(np.float64)
-        schedules = {cost: Schedule(Budget("reuse ratio", 0.5), cost, profile=self._profile) for cost in OWN}
+        schedules = {
+            cost: Schedule(Budget("reuse ratio", 0.5), cost, profile=self._demo.profile) for cost in OWN
+        }
         measured = self._measure(sampler, steps)
         plain = self._pictures(sampler, steps, None)
         found: dict[float, dict[str, float | None]] = {}

@@ -16,12 +16,10 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from torch.utils.flop_counter import FlopCounterMode
 
 import lemica_table
-from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.families import family_of, places_of
 from comfyui_omnicache.omnicache.plan import Budget, Constraints, Layout, Plan
-from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.rivals import RIVALS, GivenSchedule, Sampling, minimax_path
 from comfyui_omnicache.omnicache.schedule import Cost, Schedule
 from demo_model import DemoModel
@@ -29,6 +27,7 @@ from demo_names import kind_of
 from judging import classes_of, judge_of, judged, per_sample
 from prompts import drawn_prompts
 from quality_tasks import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
+from run_reports import reports
 
 HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
 TRIAL_SAMPLES = {"image": 4, "video": 1}  # that a threshold is sought with
@@ -201,12 +200,6 @@ def demo_model(name: str, in_bf16: bool) -> DemoModel:
     return DemoModel(name, torch.bfloat16 if in_bf16 else None)
 
 
-@cache
-def profile_of(name: str) -> Profile:
-    path = demo_model(name, False).profile_path
-    return Profile.from_json(path.read_text(), path.name)
-
-
 OWN_COSTS: dict[str, Cost] = {"omnicache-paper": "curvature", "omnicache-no-profile": "reach"}
 
 
@@ -215,7 +208,7 @@ def ours(task: Task, demo: DemoModel) -> Arm:
     correction = Correction("paper", "low-high") if task.method == "omnicache-paper" else Correction()
     granularity = "branch" if task.method == "omnicache-branch" else "stack"
     constraints = Constraints().with_longest_run(task.steps, task.steps - task.full_steps)
-    profile = profile_of(task.model) if cost != "reach" else None
+    profile = demo.profile if cost != "reach" else None
     schedule = Schedule(Budget("reuse ratio", task.reuse), cost, constraints, profile)
     model = OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0]
     return Arm(model, task.steps, constraints.max_consecutive)
@@ -224,7 +217,7 @@ def ours(task: Task, demo: DemoModel) -> Arm:
 def rival(task: Task, demo: DemoModel) -> Arm:
     """With its published setting, or the one whose plan meets the budget most nearly."""
     full_steps = None if task.reuse == PUBLISHED else task.full_steps
-    schedule = GivenSchedule(task.method, full_steps=full_steps, profile=profile_of(task.model))
+    schedule = GivenSchedule(task.method, full_steps=full_steps, profile=demo.profile)
     diffusion_model = demo.model.model.diffusion_model
     layout = tuple(place.blocks.branches for place in places_of(diffusion_model, family_of(diffusion_model)))
     setting = schedule.setting_for(Sampling(demo.sigmas(task.steps), layout, schedule.profile))
@@ -260,7 +253,7 @@ class MeasuredLemica(GivenSchedule):
 
 def lemica(task: Task, demo: DemoModel) -> Arm:
     schedule = MeasuredLemica(
-        "lemica-local", full_steps=task.full_steps, profile=profile_of(task.model),
+        "lemica-local", full_steps=task.full_steps, profile=demo.profile,
         errors=lemica_table.table(task.model, task.steps),
     )  # fmt: skip
     return Arm(OmniCacheModelPatch.execute(demo.model, schedule).args[0], task.steps)
@@ -275,7 +268,7 @@ def prompts_of(task: Task) -> list[str]:
 def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Iterator[tuple[Any, Counts]]:
     """A clone of the arm's model, and the evaluations of the run that it is sampled in. counts_blocks: full
     ones are those that reach the blocks, where no report of ours tells."""
-    counts, reports = Counts(), []
+    counts = Counts()
 
     def count(apply_model: Callable, arguments: dict) -> torch.Tensor:
         counts.asked += arguments["input"].shape[0] // batch
@@ -289,9 +282,7 @@ def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Itera
     def count_model(module, arguments) -> None:
         blocks_rows[0] = arguments[0].shape[0]
 
-    model = arm.model.clone()
-    announce, hooks = host._announce, []
-    host._announce = reports.append
+    model, hooks = arm.model.clone(), []
     if counts_blocks:
         diffusion_model = demo.model.model.diffusion_model
         first = places_of(diffusion_model, family_of(diffusion_model))[0].blocks.attribute
@@ -301,12 +292,12 @@ def counted(demo: DemoModel, arm: Arm, batch: int, counts_blocks: bool) -> Itera
         ]
     model.set_model_unet_function_wrapper(count)
     try:
-        yield model, counts
+        with reports() as found:
+            yield model, counts
     finally:
-        host._announce = announce
         for hook in hooks:
             hook.remove()
-    if reports:
-        counts.full, counts.asked = reports[0].evaluations_full, reports[0].evaluations_asked
+    if found:
+        counts.full, counts.asked = found[0].evaluations_full, found[0].evaluations_asked
     elif not counts_blocks:
         counts.full = counts.asked

@@ -38,12 +38,10 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
     from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
     from comfyui_omnicache.omnicache.correction import Correction
     from comfyui_omnicache.omnicache.plan import Budget
-    from comfyui_omnicache.omnicache.profile import Profile
     from comfyui_omnicache.omnicache.schedule import Schedule
     from demo_model import psnr
 
-    profile = Profile.from_json(demo.profile_path.read_text(), demo.profile_path.name)
-    schedule = Schedule(Budget("reuse ratio", REUSE), profile=profile)
+    schedule = Schedule(Budget("reuse ratio", REUSE), profile=demo.profile)
     cfg = 1.0 if "cfg_pp" in sampler else 2.5
     calls = [0]
 

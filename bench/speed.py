@@ -39,7 +39,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode  # noqa: E
 
 import cache_formats  # noqa: E402
 import tiny_models  # noqa: E402
-from comfyui_omnicache.nodes import host  # noqa: E402
+from comfyui_omnicache.nodes import messages  # noqa: E402
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch  # noqa: E402
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator  # noqa: E402
 from comfyui_omnicache.omnicache.families import family_of  # noqa: E402
@@ -76,7 +76,7 @@ REAL = (
 OUT = ROOT / "bench" / "out" / "speed.json"
 
 reports: list = []
-host._announce = reports.append
+messages.announce = reports.append
 replays: list[float] = []  # milliseconds of each forward without blocks
 replay = StackTap.replay
 

@@ -2,19 +2,18 @@
 load_pack() first."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import numpy as np
 
 import studies_lanes
-from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.report import RunReport
 from comfyui_omnicache.omnicache.schedule import Schedule
 from demo_model import DemoModel
 from measures import psnr
+from run_reports import reports
 from studies_cases import CFG, FOLDER, PROMPTS, SEED, Case
 from studies_setup import bands_over, correction_of, demo_model, name_of, schedule_of
 
@@ -88,15 +87,3 @@ def sample(demo: DemoModel, case: Case, model) -> tuple[np.ndarray, float]:
     seconds = time.process_time() - started
     pictures = demo.decode(latents).numpy()
     return pictures.reshape(len(PROMPTS[case.model]), -1, *pictures.shape[1:]), seconds
-
-
-@contextmanager
-def reports() -> Iterator[list[RunReport]]:
-    """The reports of the runs in it, in place of a line in the log."""
-    found: list[RunReport] = []
-    announce = host._announce
-    host._announce = found.append
-    try:
-        yield found
-    finally:
-        host._announce = announce

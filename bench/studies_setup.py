@@ -39,7 +39,7 @@ def correction_of(case: Case) -> Correction:
 def profile_of(kind: str, made: Calibration | None) -> Profile:
     """Calibrated once and kept; None is the one that comes with the pack."""
     if made is None:
-        return read(demo_model(kind).profile_path)
+        return demo_model(kind).profile
     path = FOLDER / f"profile_{kind}_{name_of(made)}.json"
     if not path.exists():
         print(f"calibrating: {kind}, {made}", flush=True)

@@ -1,7 +1,7 @@
 """Judges a demo model: which share of its samples a classifier, trained on the same data, takes for what was
 asked.
 
-    python demo/judge.py image (or video, or image_fewstep)
+    python demo/judge.py image (or video, image_fewstep, image_dit)
 
 Samples come from the real host: stock loader, stock KSampler. Writes demo/models/<model>_samples.png and
 prints the shares. The few-step student is judged at 8, 12 and 16 steps, and compared with its teacher's 50
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "demo")]
+
+import labelled  # noqa: E402
 
 import data  # noqa: E402
 from host_server import HostServer  # noqa: E402
@@ -47,6 +49,7 @@ class Judged:
 JUDGED = {
     "image": [Judged("image", "omnicache_demo_image", 30, 2.5, "image_samples")],
     "video": [Judged("video", "omnicache_demo_video", 30, 2.5, "video_samples")],
+    "image_dit": [Judged("image", labelled.NAME, 30, 2.5, "image_dit_samples")],
     # the first is the reference of the others
     "image_fewstep": [
         Judged("image", "omnicache_demo_image", 50, 2.5),
@@ -113,7 +116,9 @@ def sampled(server: HostServer, judged: Judged) -> dict[str, np.ndarray]:
     workflow = json.loads((ROOT / "example_workflows" / "api" / f"{model}_generate.json").read_text())
     for name in ("schedule", "correction", "patch"):
         del workflow[name]
-    workflow["load"]["inputs"]["unet_name"] = f"{judged.weights}.safetensors"
+    takes_labels = judged.weights == labelled.NAME
+    if not takes_labels:
+        workflow["load"]["inputs"]["unet_name"] = f"{judged.weights}.safetensors"
     workflow["sample"]["inputs"].update(model=["load", 0], steps=judged.steps, cfg=judged.cfg)
     workflow["decode"]["inputs"]["layout"] = "separate"
     workflow["empty"]["inputs"]["batch_size"] = PER_OBJECT[model]
@@ -121,7 +126,10 @@ def sampled(server: HostServer, judged: Judged) -> dict[str, np.ndarray]:
     for number, name in enumerate(OBJECTS_OF[model]):
         colour = tuple(COLOURS)[number % len(COLOURS)]
         motion = f" {MOTIONS[number % len(MOTIONS)]}" if model == "video" else ""
-        workflow["positive"]["inputs"]["prompt"] = f"{name}{motion} on {colour}"
+        if takes_labels:
+            workflow = labelled.labelled(workflow, name)
+        else:
+            workflow["positive"]["inputs"]["prompt"] = f"{name}{motion} on {colour}"
         workflow["sample"]["inputs"]["seed"] = 500 + number
         images = server.run(workflow)["outputs"]["save"]["images"]
         pictures = [np.asarray(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in images]

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "demo")]
+
+from labelled import labelled  # noqa: E402
 
 from host_server import HostServer  # noqa: E402
 
@@ -18,28 +20,16 @@ MODELS = {
     "video": ("video", {}),
     "image_dit": ("image", {}),
 }
-BY_DEFAULT = ("image", "image_fewstep", "video")  # of the others the weights may not be there
-
-
-def labelled(name: str) -> dict:
-    """What stands in the place of the loader and the prompts for a model in the layout of diffusers."""
-    return {
-        "load": {
-            "class_type": "OmniCacheDiffusersLoader",
-            "inputs": {"model_folder": name, "weight_dtype": "default"},
-        },
-        "positive": {"class_type": "OmniCacheClassLabel", "inputs": {"label": 13}},
-        "negative": {"class_type": "OmniCacheClassLabel", "inputs": {"label": -1}},
-    }
+DIT_OBJECT = "panda"  # that the class-conditional model is calibrated with
 
 
 def main() -> None:
-    for model in sys.argv[1:] or BY_DEFAULT:
+    for model in sys.argv[1:] or MODELS:
         kind, changes = MODELS[model]
         workflow = json.loads((ROOT / "example_workflows" / "api" / f"{kind}_calibrate.json").read_text())
         name = f"omnicache_demo_{model}"
         if model == "image_dit":
-            workflow |= labelled(name)
+            workflow = labelled(workflow, DIT_OBJECT)
         else:
             workflow["load"]["inputs"]["unet_name"] = f"{name}.safetensors"
         workflow["calibrate"]["inputs"].update(save_as=name, samples=SAMPLES, **changes)

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..omnicache.calibration import CalibrationRun
 from ..omnicache.correction import Correction
-from ..omnicache.families import UnknownModel, family_of
+from ..omnicache.families import UnknownModel
 from ..omnicache.outlook import Outlook
 from ..omnicache.plan import MIN_STEPS, Budget, Constraints, Plan
 from ..omnicache.profile import Profile, Settings
@@ -20,8 +20,9 @@ from ..omnicache.tap import Blocks, StackTap
 from . import library
 from .auto_profiles import Setting, Shelf
 from .calibration_on_the_way import CalibrationOnTheWay
-from .host import MakeRun, OnEnd, Sampling, log, patched, tell
+from .host import MakeRun, OnEnd, Sampling, patched
 from .identity import timesteps_of
+from .messages import log, tell
 from .model_patch import cache_run, gain_in_words, tenths
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
 from .sockets import CATEGORY
@@ -76,13 +77,12 @@ class OmniCacheAuto(io.ComfyNode):
     @classmethod
     def execute(cls, model, budget) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden is not None else None
+        make_run = _run_maker(BUDGETS[budget], node_id)
         try:
-            family_of(model.model.diffusion_model)
+            return io.NodeOutput(patched(model, make_run, on_end=_doubter(node_id)))
         except UnknownModel as unknown:
             tell(str(unknown), node_id=node_id)
             return io.NodeOutput(model)
-        make_run = _run_maker(BUDGETS[budget], node_id)
-        return io.NodeOutput(patched(model, make_run, on_end=_doubter(node_id)))
 
 
 def _run_maker(ratio: float, node_id: str | None) -> MakeRun:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..omnicache.branch_tap import current_tap
-from ..omnicache.families import BlockList, Branch, Family, modules_of
+from ..omnicache.families import BlockList, Branch, Family, UnknownModel, modules_of
 from ..omnicache.tap import outside_compiled_graphs
 
 Forward = Callable[..., Any]
@@ -78,11 +78,23 @@ def _patch_list(model, attribute: str, bridged: Callable[..., Forward]) -> None:
 
 def _patch(model, name: str, bridged: Callable[[Forward], Forward]) -> None:
     path = f"{name}.forward"
+    _check_is_the_models_own(model, name)
     forward = model.get_model_object(path)
     if not hasattr(forward, "is_omnicache_bridge"):
         forward = bridged(forward)
         forward.is_omnicache_bridge = True
         model.add_object_patch(path, forward)
+
+
+def _check_is_the_models_own(model, name: str) -> None:
+    """Raises UnknownModel for a module that another node has replaced: the host would put back the forward of
+    the replacement, on the original."""
+    for path in model.object_patches:
+        if name == path or name.startswith(f"{path}."):
+            raise UnknownModel(
+                f"model: another node has replaced its {path}, as nodes that compile single blocks do, so it "
+                "runs uncached. Put that node behind OmniCache's, or take ComfyUI's TorchCompileModel."
+            )
 
 
 def _patch_branches(model, blocks: BlockList) -> None:

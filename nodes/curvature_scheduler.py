@@ -3,9 +3,9 @@
 from comfy_api.latest import io
 
 from ..omnicache.plan import Budget, Constraints, Parts
-from ..omnicache.profile import Profile
+from ..omnicache.profile import MAX_STEPS, Profile
 from ..omnicache.schedule import Schedule, parse_overrides
-from . import plot
+from . import library, plot
 from .profile_inputs import chosen_profile, profile_inputs
 from .sockets import CATEGORY, ScheduleSocket
 
@@ -109,6 +109,10 @@ class CurvatureScheduler(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, saved_profile, **_) -> str:
+        return library.fingerprint(saved_profile)
+
+    @classmethod
     def execute(
         cls,
         saved_profile,
@@ -134,7 +138,8 @@ class CurvatureScheduler(io.ComfyNode):
             plan = schedule.plan_for(profile.schedule)
         except ValueError as error:
             # Steps are counted in the sampler's, which may be more or fewer; it refuses what it cannot meet.
-            if budget_kind != "full steps" and not overrides.strip():
+            counts_steps = budget_kind == "full steps" or overrides.strip()
+            if not counts_steps and not schedule.could_be_met(MAX_STEPS):
                 raise
             note = f"Not planned for the {profile.steps} steps of the calibration. {error}"
         payload = plot.payload(profile, schedule, plan, overrides, note, saved_profile)

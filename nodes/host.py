@@ -5,7 +5,6 @@ callbacks and two more wrappers into the options of that sampling run alone; whe
 ends, all is gone.
 """
 
-import logging
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -15,12 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import comfy.model_patcher
 import comfy.patcher_extension
-import comfy.utils
-import latent_preview
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
-from server import PromptServer
 
 from ..omnicache.branch_tap import BranchTap
 from ..omnicache.families import family_of, modules_of, places_of
@@ -28,10 +24,9 @@ from ..omnicache.report import RunReport
 from ..omnicache.run import Call
 from ..omnicache.run_log import LoggedRun, RunLog
 from ..omnicache.tap import Blocks, BlockTap
+from . import messages
 from .bridge import bridge, skip_unneeded_attention
 from .samplers import name_of
-
-log = logging.getLogger("omnicache")
 
 KEY = "omnicache"
 
@@ -124,7 +119,7 @@ def _sample(
         name_of(sampler),
         sigmas.tolist(),
         tuple(noise.shape[1:]),
-        float(getattr(guider, "cfg", 1.0)),
+        _cfg_of(guider),
     )
     try:
         run = _attach(options, sampling, make_run, shown_on)
@@ -151,8 +146,14 @@ def _sample(
             report.seconds = time.perf_counter() - started
             if on_end is not None:
                 on_end(sampling, report)
-            _announce(report)
+            messages.announce(report)
             _remember(report, sampling)
+
+
+def _cfg_of(guider) -> float:
+    """The guidance scale: 1 of a guider that has none, the largest of one that changes it while sampling."""
+    cfg = getattr(guider, "cfg", 1.0)
+    return float(max(cfg)) if isinstance(cfg, list | tuple) else float(cfg)
 
 
 def run_log_of(model: "comfy.model_patcher.ModelPatcher") -> RunLog | None:
@@ -203,7 +204,7 @@ def _attach(
         places_of(diffusion_model, family),
         {side.attribute: len(list(modules_of(diffusion_model, side.attribute))) for side in family.sides},
         chained=dict(replacements),
-        on_size=_tell_size,
+        on_size=messages.tell_size,
     )
     run = make_run(sampling, blocks)
     if isinstance(run, str):
@@ -234,7 +235,7 @@ def _sampler_sample(
         report = run.step_finished(step)
         if report is not None and shown_on is not None and len(report.step_kinds) > told:
             told = len(report.step_kinds)  # a sampler may report a step twice
-            _announce_step(shown_on, report)
+            messages.announce_step(shown_on, report)
         if callback is not None:
             callback(step, denoised, x, total_steps)
 
@@ -273,6 +274,8 @@ def _apply_model(
         refusal = "a call of the model came without the names of its rows"
     elif not run.tap.is_in_place(replacements):
         refusal = "another node replaced blocks in this pass, which ran in full"
+    elif "multigpu_thread_device" in transformer_options:  # set by hosts that spread a step over GPUs
+        refusal = "several GPUs computed parts of a step at once, which ran in full"
 
     def forward(control) -> torch.Tensor:
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
@@ -289,6 +292,7 @@ def _apply_model(
             rows=tuple(_row(*row, transformer_options) for row in zip(uuids, sides, strict=False)),
             refusal=refusal,
             writes_between=has_patches,
+            has_control=control is not None,
         )
     )
 
@@ -299,9 +303,11 @@ def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_opt
     if not any("control" in cond for cond, _ in given):
         return executor(model, conds, x_in, timestep, model_options)
     transformer_options = model_options.get("transformer_options", {})
+    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
     rows = tuple(_row(cond.get("uuid"), side, transformer_options) for cond, side in given)
+    is_plain = "double_block" not in transformer_options.get("patches", {})
     # A conditioning of an area has another shape than x_in, and spares_control then says no.
-    if "double_block" not in transformer_options.get("patches", {}) and run.spares_control(rows, x_in):
+    if is_plain and run.tap.is_in_place(replacements) and run.spares_control(rows, x_in):
         conds = [
             [{key: value for key, value in cond.items() if key != "control"} for cond in side]
             if side is not None
@@ -323,54 +329,3 @@ def _row(uuid, side: int, transformer_options: dict[str, Any]) -> Hashable:
 
 def _copy(control: dict[str, list] | None) -> dict[str, list] | None:
     return {place: list(outputs) for place, outputs in control.items()} if control is not None else None
-
-
-def tell(text: str, level: int = logging.WARNING, node_id: str | None = None) -> None:
-    """Says something in the log and on a node, the one that is executing if no other is named."""
-    log.log(level, "OmniCache: %s", text)
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and server.client_id is not None:
-        server.send_progress_text(text, node_id or server.last_node_id, server.client_id)
-
-
-def _tell_size(bytes_of_row: int) -> None:
-    """Says on the node how much the caches of a run will take, before there are any."""
-    tell(
-        f"the cache takes about {bytes_of_row / 1e6:.1f} MB for each picture and each of its prompts",
-        logging.DEBUG,  # the log has it in the line of the run
-    )
-
-
-def _announce(report: RunReport) -> None:
-    """One line in the log, unless the run has said already why it was full, and one message to the client
-    whose prompt it was."""
-    if report.why_full is None:
-        log.info("OmniCache: %s", report.summary())
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and server.client_id is not None:
-        facts = {"node": server.last_node_id, **report.as_dict()}
-        server.send_sync("omnicache.run", facts, server.client_id)
-
-
-def _announce_step(node: str, report: RunReport) -> None:
-    """Tells the client, if there is one, what the steps of the run were so far: all of them, so that a plot
-    that missed some of the messages has the whole picture after the next."""
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and server.client_id is not None:
-        server.send_sync("omnicache.step", {"node": node, **report.progress()}, server.client_id)
-
-
-def step_callback(model, steps: int, runs: int) -> Callable[[int], Callable]:
-    """The progress bar and preview of several sampling runs in a row: gives each run's callback by its
-    number. Raises the host's InterruptProcessingException when the user interrupts."""
-    bar = comfy.utils.ProgressBar(steps * runs)
-    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    def for_run(number: int) -> Callable:
-        def callback(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
-            preview = previewer.decode_latent_to_preview_image("JPEG", denoised) if previewer else None
-            bar.update_absolute(number * steps + step + 1, steps * runs, preview)
-
-        return callback
-
-    return for_run

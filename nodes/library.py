@@ -71,6 +71,15 @@ def load(name: str) -> Profile:
     return Profile.from_json(text, name)
 
 
+def fingerprint(name: str) -> str:
+    """Changes when the profile of this name does, so that nodes which read it run again."""
+    path = folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(_SUFFIX) else None
+    if path is None:
+        return ""
+    facts = os.stat(path)
+    return f"{path} {facts.st_mtime_ns} {facts.st_size}"
+
+
 def check_name(name: str) -> None:
     """Raises ValueError for a name that save would refuse, so that it can be said before an hour of
     sampling."""

@@ -18,8 +18,9 @@ from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
-from .host import Sampling, patched, tell
+from .host import Sampling, patched
 from .identity import check_fits, prediction_of
+from .messages import tell
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
 
@@ -114,8 +115,7 @@ class OmniCacheModelPatch(io.ComfyNode):
         try:
             family_of(model.model.diffusion_model)
         except UnknownModel as unknown:
-            tell(str(unknown))
-            return io.NodeOutput(model)
+            return _uncached(model, unknown)
         profile = schedule.profile
         (correction or schedule.default_correction).check_has_what_it_needs(profile is not None)
         if profile is not None:
@@ -149,7 +149,15 @@ class OmniCacheModelPatch(io.ComfyNode):
                 Storage(cache_dtype, cache_device),
             )
 
-        return io.NodeOutput(patched(model, make_run, with_branches, schedule.shown_on))
+        try:
+            return io.NodeOutput(patched(model, make_run, with_branches, schedule.shown_on))
+        except UnknownModel as replaced:
+            return _uncached(model, replaced)
+
+
+def _uncached(model, why: UnknownModel) -> io.NodeOutput:
+    tell(str(why))
+    return io.NodeOutput(model)
 
 
 def gain_in_words(plan: Plan | Pilot, reuse_cost: float | None) -> str:
@@ -182,8 +190,8 @@ def cache_run(
     for a run that is not watched."""
     switch = sampling.model.get_model_object("model_sampling").percent_to_sigma(correction.switch_point)
     tell_size = blocks.on_size
-    # Older caches are kept as changes, in half the width.
-    of_newest = (correction.generations + 1) / 2
+    storage = storage or Storage()
+    of_newest = 1 + (correction.generations - 1) * storage.share_of_change
     blocks = replace(blocks, on_size=lambda size: tell_size(round(size * of_newest)))
     return CacheRun(
         plan,

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..omnicache.run_log import LoggedRun
 from ..omnicache.similarity import WINDOW, psnr, ssim
 from ..omnicache.version import __version__
-from .host import KEY, place_in_prompt, run_log_of, tell
+from .host import KEY, place_in_prompt, run_log_of
+from .messages import tell
 from .report_chart import Pictures, draw
 from .sockets import CATEGORY
 

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..omnicache.profile import Profile
 from ..omnicache.rivals import RIVALS, GivenSchedule
+from . import library
 from .profile_inputs import chosen_profile, profile_inputs
 from .sockets import CATEGORY, ScheduleSocket
 
@@ -66,6 +67,10 @@ class RivalSchedule(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, saved_profile, **_) -> str:
+        return library.fingerprint(saved_profile)
 
     @classmethod
     def execute(

@@ -10,11 +10,12 @@ import torch
 from comfy_api.latest import io
 
 from ..omnicache.calibration import CalibrationRun
-from ..omnicache.profile import Profile, Settings
+from ..omnicache.profile import Profile, Settings, fall
 from ..omnicache.tap import Blocks, StackTap
 from . import library, plot
-from .host import Sampling, patched, step_callback, tell
+from .host import Sampling, patched
 from .identity import identity_of, timesteps_of
+from .messages import step_callback, tell
 from .samplers import FREE_RUNNING_SAMPLERS, remark_on
 from .sockets import CATEGORY, ProfileSocket
 
@@ -159,7 +160,7 @@ class TrajectoryCalibrator(io.ComfyNode):
                 positive,
                 negative,
                 latent_image,
-                seed + number,
+                (seed + number) % 2**64,
                 steps,
                 cfg,
                 sampler_name,
@@ -170,9 +171,14 @@ class TrajectoryCalibrator(io.ComfyNode):
             )
             profile = measured if profile is None else profile.merged_with(measured)
             latents.append(latent)
-        note = f"saved as {library.save(profile, save_as)}" if save_as else None
+        note, level = None, logging.INFO
+        if save_as:
+            try:
+                note = f"saved as {library.save(profile, save_as)}"
+            except ValueError as error:  # what was measured still leaves through the output
+                note, level = f"not saved. {error}", logging.WARNING
         where = note or "not saved, for save_as is empty"
-        tell(f"calibrated (samples measured: {profile.trajectories}), profile {where}", logging.INFO)
+        tell(f"calibrated (samples measured: {profile.trajectories}), profile {where}", level)
         batch = {**latent_image, "samples": torch.cat(latents)}
         return io.NodeOutput(profile, batch, ui=plot.payload(profile, note=note))
 
@@ -193,10 +199,16 @@ def _calibrate(
         remark = remark_on(sampling.sampler, None)
         if remark is not None:
             tell(remark)
+        run, levels = CalibrationRun(sampling.steps, StackTap(blocks)), np.array(sampling.sigmas)
+        if not fall(levels):
+            raise ValueError(
+                f"steps: with scheduler {scheduler} and denoise {denoise:g}, {steps} steps repeat a noise "
+                "level, so some of them do nothing. Take fewer steps, another scheduler, or a larger denoise."
+            )
         if earlier is not None:
-            earlier.check_takes(identity, settings, np.array(sampling.sigmas))
-        made.append((CalibrationRun(sampling.steps, StackTap(blocks)), sampling.sigmas))
-        return made[0][0]
+            earlier.check_takes(identity, settings, levels, run.ages)
+        made.append((run, sampling.sigmas))
+        return run
 
     latent = comfy.sample.sample(
         patched(model, make_run),

@@ -44,7 +44,7 @@ class CalibrationRun:
     def __init__(self, steps: int, tap: BlockTap, ages: int = DEFAULT_AGES) -> None:
         bands = len(BAND_EDGES)
         self.tap = tap
-        self._ages = ages
+        self.ages = ages
         self._step = 0
         self._steps = steps
         self._stages = StageCounter()
@@ -68,7 +68,7 @@ class CalibrationRun:
             self._refusal = call.refusal
             return call.forward()
         keys = self._stages.keys(call.rows)
-        if not self._step < self._steps:  # a sampler that leaves its list of sigmas
+        if keys is None or not self._step < self._steps:  # a sampler that leaves its list of sigmas
             return call.forward()
         started = time.perf_counter()
         denoised, captured = self.tap.capture(call.forward, Kept.as_is, late=call.without_control is not None)
@@ -158,9 +158,15 @@ class CalibrationRun:
         products = self._band_products(grid_of(denoised.shape))
         output = products.spectrum((call.x - denoised) / sigma)
         self._output[step] += products.between(output, output).numpy()
+        if not np.isfinite(self._output[step]).all():
+            raise ValueError(
+                f"model: its output at step {step} holds numbers that are not finite (NaN), so its pictures "
+                "are black. Load it in another weight_dtype, or without the node that causes it."
+            )
         self._residual[step] += sum(float(kept.whole().float().norm()) ** 2 for kept in captured)
         spectra: dict[int, Tensor] = {}
-        for age in range(1, self._ages + 1):
+        seconds: list[float] = []
+        for age in range(1, self.ages + 1):
             sources = [past.get(step - age) for past in pasts]
             if any(source is None or source.signature != signature for source in sources):
                 continue
@@ -172,19 +178,21 @@ class CalibrationRun:
             )
             _wait_for(shadow)
             self._compared.add(step)
-            self._reuse_seconds[step] += (time.perf_counter() - started) / self._ages
+            seconds.append(time.perf_counter() - started)
             noise = spectra[age] = products.spectrum((denoised - shadow) / sigma)
             self._noise[step, age - 1] += products.between(noise, noise).numpy()
-            if age == self._ages:
+            if age == self.ages:
                 continue  # no reuse is ever that late; the age only occurs between two full steps
             for source_age in set.intersection(*(set(source.spectra) for source in sources)):
                 earlier = Rows.join([source.spectra[source_age] for source in sources])
                 self._cross[step, age - 1, source_age - 1] += products.between(noise, earlier).numpy()
+        if seconds:
+            self._reuse_seconds[step] += sum(seconds) / len(seconds)
         count = len(pasts)
         by_age = {age: Rows.split(Kept.as_is(spectrum), count) for age, spectrum in spectra.items()}
         for lane, (past, cache) in enumerate(zip(pasts, split_captured(captured, count), strict=True)):
             past[step] = _Past(signature, cache, {age: rows[lane] for age, rows in by_age.items()})
-            past.pop(step - self._ages, None)
+            past.pop(step - self.ages, None)
 
     def _band_products(self, grid: Grid) -> BandProducts:
         if grid not in self._products:

@@ -202,7 +202,11 @@ class Corrector:
         if key not in self._band_responses:
             self._band_responses[key] = band_responses(*key)
         of_bands = self._band_responses[key]
-        return torch.tensordot(torch.tensor(gammas, device=noise.device), of_bands, dims=1)
+        # As numbers, not as a tensor, for which the device would be waited for.
+        total = of_bands[0] * gammas[0]
+        for of_band, gamma in zip(of_bands[1:], gammas[1:], strict=True):
+            total.add_(of_band, alpha=gamma)
+        return total
 
     def _age_ratio(self, step: int, cached_step: int, source_step: int) -> float:
         """How much farther in sigma this step is from its cache than the cache was from its predecessor's."""

@@ -146,7 +146,8 @@ _CROSS = _branches("attn", "cross_attn", "mlp")
 
 FAMILIES = (
     Family("sd3", "OpenAISignatureMMDITWrapper", (BlockList("joint_blocks", branches=_INLINE_JOINT),)),
-    Family("flux", "Flux", _flux()),
+    # References at another timestep are gated in place.
+    Family("flux", "Flux", _flux(), writes_into_branches=True),
     Family("chroma", "Chroma", _flux(double="skip_mmdit", single="skip_dit")),
     Family("chroma-radiance", "ChromaRadiance", _flux(double="skip_mmdit", single="skip_dit")),
     Family("wan", "WanModel", _wan()),
@@ -311,7 +312,8 @@ class BlockPlace:
 
 
 class UnknownModel(ValueError):
-    """A model that is not in the table, though it may well be a transformer."""
+    """A model that is not in the table, though it may well be a transformer, or whose blocks are not its
+    own."""
 
 
 def family_of(diffusion_model: nn.Module) -> Family:

@@ -119,7 +119,8 @@ class Lane:
 
     steps: the full steps that the cache and those before it are from, newest first. changes: by how much each
     of these caches differs from the one before it. noise: q in raw output, measured at the last full step
-    with the cache of source_step; None if it was not measured.
+    with the cache of source_step; None if it was not measured. has_control: the outputs of ControlNets are in
+    the cache; where they begin or end it jumps, and is not continued.
     """
 
     def __init__(self) -> None:
@@ -129,6 +130,7 @@ class Lane:
         self.changes: tuple[Cache, ...] = ()
         self.noise: Rows | None = None
         self.source_step = -1
+        self.has_control = False
 
     @property
     def step(self) -> int:
@@ -146,7 +148,13 @@ class Lane:
         return [kept.data.shape[1:] for kept in captured] == [part.kept.data.shape[1:] for part in self.cache]
 
     def refresh(
-        self, signature: Signature, cache: Cache, change: Cache | None, step: int, noise: Rows | None
+        self,
+        signature: Signature,
+        cache: Cache,
+        change: Cache | None,
+        step: int,
+        noise: Rows | None,
+        has_control: bool,
     ) -> None:
         """Takes what a full evaluation at this step gave. change: from the last cache, where caches before it
         are kept."""
@@ -154,6 +162,7 @@ class Lane:
         self.steps = (step, *self.steps) if change is not None else (step,)
         self.changes = (change, *self.changes) if change is not None else ()
         self.signature, self.cache, self.noise = signature, cache, noise
+        self.has_control = has_control
 
     def renew(self, parts: Sequence[Rows | None]) -> None:
         """Takes what was computed at a partly reused step; None where the cache stays."""

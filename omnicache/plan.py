@@ -50,6 +50,11 @@ class Budget:
             return round(self.value * steps)
         if self.kind == "full steps":
             return max(steps - round(self.value), 0)
+        if reuse_cost >= 1:
+            raise ValueError(
+                f"budget: a speed-up of {self.value:g} cannot be had, since by the profile a reused step "
+                "takes as long as a computed one. Set budget_kind to 'reuse ratio'."
+            )
         return int(np.ceil((1 - 1 / self.value) / (1 - reuse_cost) * steps - 1e-9))
 
 

@@ -142,11 +142,13 @@ class Profile:
 
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one, 0..1; NaN if it was not measured."""
-        full, reuse = self.full_seconds.sum(), self.reuse_seconds.sum()
+        measured = self.reuse_seconds > 0  # the first step has no cache to be reused
+        full, reuse = self.full_seconds[measured].sum(), self.reuse_seconds.sum()
         return float(min(reuse / full, 1.0)) if full > 0 and reuse > 0 else math.nan
 
-    def check_takes(self, model: ModelIdentity, settings: Settings, sigmas: Floats) -> None:
-        """Raises ValueError unless samples of this model, these settings and sigmas (N + 1,) can be added."""
+    def check_takes(self, model: ModelIdentity, settings: Settings, sigmas: Floats, ages: int) -> None:
+        """Raises ValueError unless samples of this model, these settings, sigmas (N + 1,) and ages of caches
+        can be added."""
         pairs = [
             (field.name, getattr(mine, field.name), getattr(theirs, field.name))
             for mine, theirs in ((self.model, model), (self.settings, settings))
@@ -163,18 +165,18 @@ class Profile:
                 "profile: its sigmas differ from those of this calibration. Use the same shift, or leave "
                 "the profile input empty."
             )
+        if self.ages != ages:
+            raise ValueError(
+                f"profile: it holds caches of {self.ages} ages, and this calibration measures {ages}. Leave "
+                "the profile input empty."
+            )
 
     def merged_with(self, other: "Profile") -> "Profile":
         """The profile of both calibrations' samples together: sums add exactly.
 
         Raises ValueError if the two were not measured on the same model with the same settings.
         """
-        self.check_takes(other.model, other.settings, other.schedule)
-        if self.ages != other.ages:
-            raise ValueError(
-                f"profile: it holds caches of {self.ages} ages, and this calibration measures {other.ages}. "
-                "Leave the profile input empty."
-            )
+        self.check_takes(other.model, other.settings, other.schedule, other.ages)
         sums = {
             name: array + getattr(other, name)
             for name, array in self._arrays().items()
@@ -212,6 +214,12 @@ class Profile:
     def _arrays(self) -> dict[str, Floats]:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def fall(sigmas: Floats) -> bool:
+    """Whether noise levels fall from step to step: by more than rounding, since ages are ratios of such
+    distances."""
+    return bool((np.diff(sigmas) < -1e-9 * sigmas[0]).all())
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -289,8 +297,7 @@ def _read(text: str, name: str) -> Profile:
     if not 2 <= ages <= MAX_AGE:
         raise wrong(f"it measured {ages} ages; 2 to {MAX_AGE} are possible")
     sigmas, final_sigma = column("sigmas"), float(part(document, "final_sigma", number))
-    # By more than rounding, since ages are ratios of such distances.
-    if not (np.diff(np.append(sigmas, final_sigma)) < -1e-9 * sigmas[0]).all() or final_sigma < 0:
+    if not fall(np.append(sigmas, final_sigma)) or final_sigma < 0:
         raise wrong("its sigmas do not fall from step to step")
     trajectories = part(document, "trajectories", int)
     if not 1 <= trajectories <= MAX_TRAJECTORIES:

@@ -20,10 +20,10 @@ class RunReport:
     corrections whose calibrated gamma was out of range.
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
     drifted_steps: planned to be reused, but computed because of it. drift_advice: what the user should know
-    then. cache_bytes: of the tensors that were kept when the run ended. seconds: of the whole run, loading
-    the model included. step_seconds: of each step, the first one from the first call of the model; by the
-    host's clock until the run has reached its end, from then on by the device's. profile: by which the run
-    was corrected and watched, if any.
+    then. cache_bytes: of the tensors that were kept from one step to the next, at most. seconds: of the
+    whole run, loading the model included. step_seconds: of each step, the first one from the first call of
+    the model; by the host's clock until the run has reached its end, from then on by the device's. profile:
+    by which the run was corrected and watched, if any.
     why_full: why nothing could be reused in it, None of a run that could; where the run went as without the
     pack, steps and evaluations were not counted.
     """

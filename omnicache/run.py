@@ -34,7 +34,7 @@ class Call:
     x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host
     names them.
     refusal: why nothing may be cached in this call, or None. writes_between: something writes into what
-    blocks return at a reuse too.
+    blocks return at a reuse too. has_control: ControlNet outputs are added in it.
     """
 
     forward: Forward
@@ -44,6 +44,7 @@ class Call:
     refusal: str | None = None
     without_control: Forward | None = None
     writes_between: bool = False
+    has_control: bool = False
 
     def reuse_forward(self, tap: BlockTap) -> Forward:
         """What to run around what the tap replays."""
@@ -55,7 +56,11 @@ class Call:
 
 
 class StageCounter:
-    """Names each evaluation's lane: the n-th evaluation of one row within a step is stage n."""
+    """Names each evaluation's lane: the n-th evaluation of one row within a step is stage n. A sampler that
+    does not say where its steps end would go on counting; such evaluations have no lane to keep anything
+    in."""
+
+    MOST = 8  # samplers of three evaluations a step are common, of more than eight unknown
 
     def __init__(self) -> None:
         self._seen: Counter[Hashable] = Counter()
@@ -66,12 +71,13 @@ class StageCounter:
     def next_key(self, row: Hashable) -> LaneKey:
         return LaneKey(row, self._seen[row])
 
-    def keys(self, rows: tuple[Hashable, ...]) -> list[LaneKey]:
+    def keys(self, rows: tuple[Hashable, ...]) -> list[LaneKey] | None:
+        """None where a row has been evaluated too often in one step."""
         keys = []
         for row in rows:
             keys.append(self.next_key(row))
             self._seen[row] += 1
-        return keys
+        return keys if all(key.stage < self.MOST for key in keys) else None
 
 
 class CacheRun:
@@ -105,6 +111,7 @@ class CacheRun:
         self._is_forbidden = False  # whether the guard does not let the current step be reused
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
+        self._last_full = -1  # the last step that was computed in full
         self._report = RunReport(
             steps=plan.steps,
             planned_full=plan.full,
@@ -121,6 +128,9 @@ class CacheRun:
             self._count(call, "full", call.refusal)
             return call.forward()
         keys = self._stages.keys(call.rows)
+        if keys is None:
+            self._count(call, "full", "the sampler does not say where its steps end")
+            return call.forward()
         lanes = [self._lanes.setdefault(key, Lane()) for key in keys]
         signature = Signature.of(call.x, len(lanes))
         if self._pilot is not None and not self._pilot.is_decided(self._step):
@@ -150,6 +160,10 @@ class CacheRun:
         """The sampler has evaluated step number `step` and goes on to the next. Returns the report so
         far."""
         self._report.add_step(step, self._step_kind, self._watch.lap(step))
+        self._report.cache_bytes = max(self._report.cache_bytes, self._kept_bytes())
+        if self._step_kind == "full" and any(lane.step == step for lane in self._lanes.values()):
+            self._last_full = step
+            self._lanes = {key: lane for key, lane in self._lanes.items() if not self._is_stale(lane)}
         self._is_forbidden = self._is_forbidden_after(step)
         self._step, self._step_kind = step + 1, "full"
         self._stages.next_step()
@@ -161,16 +175,24 @@ class CacheRun:
 
     def close(self) -> RunReport:
         """Frees every tensor and returns the report of the run."""
-        kept = [kept for lane in self._lanes.values() for kept in lane.kept()]
         if self._guard is not None:
             self._report.drift = self._guard.largest_ratio
-        self._report.cache_bytes = sum({id(each): each.nbytes for each in kept}.values())
+        self._report.cache_bytes = max(self._report.cache_bytes, self._kept_bytes())
         if self._report.finished:
             self._report.step_seconds = self._watch.seconds()
         self._lanes.clear()
         if self._pilot is not None:
             self._pilot.forget()
         return self._report
+
+    def _kept_bytes(self) -> int:
+        kept = [kept for lane in self._lanes.values() for kept in lane.kept()]
+        return sum({id(each): each.nbytes for each in kept}.values())
+
+    def _is_stale(self, lane: Lane) -> bool:
+        """Whether its cache was left over when all others were made anew: of a context window that has moved
+        on, or of a conditioning that is out of its range of timesteps."""
+        return lane.step < self._last_full
 
     @property
     def _parts(self) -> Parts:
@@ -224,18 +246,26 @@ class CacheRun:
         noise = self._measure_noise(call, lanes, signature, denoised)
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
         caches = split_captured(captured, len(lanes))
-        changes = self._changes(lanes, signature, captured, caches)
+        changes = self._changes(call, lanes, signature, captured, caches)
         for lane, cache, change, noise_part in zip(lanes, caches, changes, noises, strict=True):
-            lane.refresh(signature, cache, change, self._step, noise_part)
+            lane.refresh(signature, cache, change, self._step, noise_part, call.has_control)
             lane.forget_older(self._generations)
         return denoised
 
     def _changes(
-        self, lanes: list[Lane], signature: Signature, captured: Captured, caches: list[Cache]
+        self,
+        call: Call,
+        lanes: list[Lane],
+        signature: Signature,
+        captured: Captured,
+        caches: list[Cache],
     ) -> list[Cache | None]:
         """For each lane, by how much what was captured differs from its cache; None where nothing is made of
         it."""
-        goes_on = [lane.goes_on_with(signature, captured, self._step) for lane in lanes]
+        goes_on = [
+            lane.goes_on_with(signature, captured, self._step) and lane.has_control == call.has_control
+            for lane in lanes
+        ]
         if self._generations == 1 or not any(goes_on):
             return [None] * len(lanes)
         # Lanes without a cache are compared with what they have just captured, and forget it again.
@@ -281,6 +311,8 @@ class CacheRun:
             return "a conditioning came in without a cache"
         if not all(lane.has_cache(signature) for lane in lanes):
             return "the latent's shape, type or device changed"
+        if any(self._is_stale(lane) for lane in lanes):
+            return "a conditioning or context window came back after a full step without it"
         if self._needs_noise and any(lane.noise is None for lane in lanes):
             return "no noise was measured yet"
         if self._corrector.correction.needs_two_caches and any(len(lane.steps) < 2 for lane in lanes):

@@ -116,6 +116,11 @@ class Schedule:
         """Time of a reuse evaluation over that of a full one, measured if it was."""
         return measured_reuse_cost(self.profile)
 
+    def could_be_met(self, steps: int) -> bool:
+        """Whether so many steps leave room for the budget, whatever their noise levels."""
+        reused = self.budget.reused_steps(steps, self.reuse_cost())
+        return self.constraints.with_longest_run(steps, reused).most_reused(steps) >= reused
+
     def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
         """Solves the plan for a sampler's sigmas, one more than it has steps, whatever the model. Raises
         ValueError if none exists."""

@@ -63,6 +63,11 @@ class Storage:
             return self._kept(tensor, torch.bfloat16)
         return self._kept(tensor, _FP8 if tensor.device.type in _DEVICES_WITH_FP8 else tensor.dtype)
 
+    @property
+    def share_of_change(self) -> float:
+        """What a change takes beside a cache."""
+        return 1.0 if self.dtype == "fp8" else 0.5
+
     def _dtype_for(self, tensor: Tensor) -> torch.dtype:
         return {"compute": tensor.dtype, "bf16": torch.bfloat16, "fp8": _FP8}[self.dtype]
 

@@ -11,7 +11,11 @@ from .words import VOCABULARY, parse, tokens
 CATEGORY = "OmniCache/demo"
 MODELS = ["image", "video"]
 LATENT_SHAPE = {"image": (16, 16, 16), "video": (16, 8, 12, 12)}
-LATENT_FORMAT = {"image": comfy.latent_formats.SD3, "video": comfy.latent_formats.Wan21}
+LATENT_FORMAT = {
+    "image": comfy.latent_formats.SD3,
+    "video": comfy.latent_formats.Wan21,
+    "image_dit": comfy.latent_formats.LatentFormat,  # as they come
+}
 
 
 class OmniCacheDemoText(io.ComfyNode):
@@ -72,7 +76,9 @@ class OmniCacheDemoDecode(io.ComfyNode):
             description="Turns a demo model's latents into pictures.",
             inputs=[
                 io.Latent.Input("samples", tooltip="From a sampler."),
-                io.Combo.Input("model", options=MODELS, tooltip="Which demo model the latents are of."),
+                io.Combo.Input(
+                    "model", options=list(LATENT_FORMAT), tooltip="Which demo model the latents are of."
+                ),
                 io.Combo.Input(
                     "layout",
                     options=["separate", "sheet"],
@@ -94,7 +100,7 @@ class OmniCacheDemoDecode(io.ComfyNode):
         pictures = (Codec.load().decode(latents) + 1) / 2
         if layout == "separate":
             return io.NodeOutput(pictures.reshape(-1, *pictures.shape[-3:]))
-        if model == "image":
+        if model != "video":
             columns = next(count for count in (8, 6, 5, 4, 3, 2, 1) if len(pictures) % count == 0)
             pictures = rearrange(pictures, "(rows columns) h w c -> rows columns h w c", columns=columns)
         return io.NodeOutput(rearrange(pictures, "rows columns h w c -> 1 (rows h) (columns w) c"))

@@ -27,7 +27,7 @@ def run(model, family, positive=None, negative=None, steps=STEPS, latent=None, *
     noise = comfy.sample.prepare_noise(latent, 3)
     with torch.inference_mode():
         return comfy.sample.sample(
-            model, noise, steps, options.pop("cfg", 3.0), "euler", "simple",
+            model, noise, steps, options.pop("cfg", 3.0), options.pop("sampler", "euler"), "simple",
             positive or conditioning(family, 1), negative or conditioning(family, 2), latent, seed=3,
             disable_pbar=True, **options,
         )  # fmt: skip

@@ -8,17 +8,17 @@ import pytest
 @pytest.fixture
 def reports(monkeypatch) -> list:
     """What each patched sampling run of the test reported."""
-    from comfyui_omnicache.nodes import host
+    from comfyui_omnicache.nodes import messages
 
     collected: list = []
-    monkeypatch.setattr(host, "_announce", collected.append)
+    monkeypatch.setattr(messages, "announce", collected.append)
     return collected
 
 
 @pytest.fixture
 def told(monkeypatch) -> list[str]:
     """What the pack warned of on the node in this test."""
-    from comfyui_omnicache.nodes import host
+    from comfyui_omnicache.nodes import messages
 
     said: list[str] = []
 
@@ -26,7 +26,7 @@ def told(monkeypatch) -> list[str]:
         if level >= logging.WARNING:
             said.append(text % args)
 
-    monkeypatch.setattr(host.log, "log", log)
+    monkeypatch.setattr(messages.log, "log", log)
     return said
 
 

@@ -15,7 +15,7 @@ from conftest_paths import ROOT
 from test_passes import MODEL_NODES, area, lora
 
 from cached_runs import run
-from comfyui_omnicache.nodes import auto, auto_profiles, host, library
+from comfyui_omnicache.nodes import auto, auto_profiles, host, library, messages
 from comfyui_omnicache.nodes.auto import BUDGETS, OmniCacheAuto
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
@@ -49,8 +49,8 @@ def lines(monkeypatch) -> list[str]:
         if "measuring on the way" not in text % args:
             said.append(text % args)
 
-    monkeypatch.setattr(host, "_announce", lambda report: None)
-    monkeypatch.setattr(host.log, "log", log)
+    monkeypatch.setattr(messages, "announce", lambda report: None)
+    monkeypatch.setattr(messages.log, "log", log)
     return said
 
 

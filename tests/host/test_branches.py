@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from cached_runs import reusing
-from comfyui_omnicache.nodes import host
+from cached_runs import reusing, run
+from comfyui_omnicache.nodes import messages
+from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.families import BRANCH_KINDS, family_of, modules_of, places_of
+from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.schedule import Schedule
 from tiny_models import MODELS, build, sample
 
 BRANCH = "branch"
@@ -178,12 +181,22 @@ def test_parts_need_the_granularity_of_branches():
 @pytest.mark.parametrize("mode", ["off", "forecast"])
 def test_the_memory_told_at_the_first_step_is_what_is_kept(family, mode, granularity, monkeypatch):
     told, reports = [], []
-    monkeypatch.setattr(host, "_tell_size", told.append)
-    monkeypatch.setattr(host, "_announce", reports.append)
+    monkeypatch.setattr(messages, "tell_size", told.append)
+    monkeypatch.setattr(messages, "announce", reports.append)
     sample(reusing(build(family), 0.5, granularity, mode=mode), family)
     (size,) = told
     # Two rows: with and without the prompt.
     assert size * 2 == pytest.approx(reports[0].cache_bytes, rel=0.15)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_and_so_it_is_in_other_number_formats(dtype, reports, monkeypatch):
+    told = []
+    monkeypatch.setattr(messages, "tell_size", told.append)
+    schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
+    patch = OmniCacheModelPatch.execute(build("flux"), schedule, None, "stack", dtype).args[0]
+    run(patch, "flux", latent=torch.full((1, 16, 32, 32), 0.1))
+    assert told[0] * 2 == pytest.approx(reports[0].cache_bytes, rel=0.1)
 
 
 @pytest.mark.parametrize("mode", ["age-aware", "forecast"])

@@ -66,6 +66,33 @@ def test_a_compiled_model_reuses_and_gives_the_same(family):
     assert (result - eager).norm() <= 1e-3 * eager.norm()
 
 
+def replaced(model, backend: Backend):
+    """With a compiled block in the place of its own, as older compile nodes of other packs do it."""
+    model = model.clone()
+    block = model.get_model_object("diffusion_model.layers.0")
+    model.add_object_patch("diffusion_model.layers.0", torch.compile(block, backend=backend))
+    return model
+
+
+def test_a_block_that_another_node_replaced_leaves_the_model_uncached_and_whole(told):
+    model, backend = build("lumina2"), Backend()
+    plain = sample(model, "lumina2", steps=8)
+    patch = reusing(replaced(model, backend))
+    assert torch.allclose(sample(patch, "lumina2", steps=8), plain, atol=1e-5) and backend.runs > 0
+    assert "another node has replaced its diffusion_model.layers.0" in told[0]
+    assert torch.equal(sample(model, "lumina2", steps=8), plain)
+
+
+def test_a_block_replaced_behind_the_pack_is_reused_with_the_others():
+    model, backend = build("lumina2"), Backend()
+    plain = sample(model, "lumina2", steps=8)
+    ours = reusing(model)
+    eager = sample(ours, "lumina2", steps=8)
+    result = sample(replaced(ours, backend), "lumina2", steps=8)
+    assert backend.runs > 0 and (result - eager).norm() <= 1e-3 * eager.norm()
+    assert torch.equal(sample(model, "lumina2", steps=8), plain)
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole model", "each block"])
 @pytest.mark.parametrize(
     "family, blocks", [("wan", "blocks"), ("flux", "double_blocks"), ("lumina2", "layers")]

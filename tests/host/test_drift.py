@@ -6,7 +6,6 @@ import torch
 
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
 
 STEPS = 20
@@ -14,8 +13,7 @@ STEPS = 20
 
 def sample(demo, reports, calm: float = 1.0, **options):
     """calm: how many times less noise the calibration claims to have measured. Returns latents and report."""
-    profile = Profile.from_json(demo.profile_path.read_text(), "own")
-    profile = replace(profile, noise=profile.noise / calm**2)
+    profile = replace(demo.profile, noise=demo.profile.noise / calm**2)
     schedule = Schedule(Budget("reuse ratio", 0.6), profile=profile)
     model = OmniCacheModelPatch.execute(demo.model, schedule, **options).args[0]
     return demo.latents(model, "euler", STEPS, ["car on yellow"]), reports.pop()

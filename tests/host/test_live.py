@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cached_runs import STEPS, run
-from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes import messages
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget
@@ -16,18 +16,18 @@ from tiny_models import build
 @pytest.fixture
 def sent(monkeypatch) -> list[dict]:
     """The messages about steps that a client with the id "ours" got."""
-    messages: list[dict] = []
+    got: list[dict] = []
 
     def send(event: str, data: dict, client: str) -> None:
         assert client == "ours"
         if event == "omnicache.step":
-            messages.append(data)
+            got.append(data)
 
     server = SimpleNamespace(
         client_id="ours", last_node_id="7", send_sync=send, send_progress_text=lambda *args: None
     )
-    monkeypatch.setattr(host.PromptServer, "instance", server, raising=False)
-    return messages
+    monkeypatch.setattr(messages.PromptServer, "instance", server, raising=False)
+    return got
 
 
 def sample(mode: str = "off", shown_on: str | None = "4:1") -> Schedule:
@@ -49,6 +49,6 @@ def test_each_step_is_told_once_with_all_that_came_before(sent, mode, name):
 
 def test_without_a_client_or_a_plot_nothing_is_told(sent):
     sample(shown_on=None)
-    host.PromptServer.instance.client_id = None
+    messages.PromptServer.instance.client_id = None
     sample()
     assert sent == []

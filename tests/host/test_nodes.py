@@ -17,6 +17,7 @@ from cached_runs import run
 from comfyui_omnicache.nodes import library
 from comfyui_omnicache.nodes.curvature_scheduler import CurvatureScheduler
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
+from comfyui_omnicache.nodes.rival_schedule import RivalSchedule
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
 from tiny_models import MODELS, build, conditioning, count_leaf_calls, sample
 
@@ -39,13 +40,13 @@ def own_folder(tmp_path):
 
 def calibrate(
     model, family, steps=10, samples=1, save_as="", profile=None, sampler="euler", positive=None,
-    negative=None, latent=None, seed=1,
+    negative=None, latent=None, seed=1, denoise=1.0,
 ):  # fmt: skip
     latent = torch.full((1, *MODELS[family].shape), 0.1 if seed == 3 else 0.0) if latent is None else latent
     with torch.inference_mode():
         return TrajectoryCalibrator.execute(
             model, positive or conditioning(family, 1), negative or conditioning(family, 2),
-            {"samples": latent}, seed, steps, 3.0, sampler, "simple", 1.0, samples, save_as, profile,
+            {"samples": latent}, seed, steps, 3.0, sampler, "simple", denoise, samples, save_as, profile,
         )  # fmt: skip
 
 
@@ -196,6 +197,65 @@ def test_what_only_fits_a_longer_run_or_a_shorter_is_left_to_the_sampler(budget_
     assert torch.isfinite(sample(patch, "sd3", steps=20 if overrides else 8)).all()
     with pytest.raises(ValueError, match="budget|overrides"):
         sample(patch, "sd3", steps=10)
+
+
+def test_limits_that_only_a_longer_run_can_meet_are_left_to_the_sampler():
+    model = build("sd3")
+    profile = calibrate(model, "sd3").args[0]
+    arguments = ("none", "reuse ratio", 0.4, "corrected error", 0, 8, 1, "")
+    out = CurvatureScheduler.execute(*arguments, profile)
+    assert out.ui["omnicache_plot"][0]["note"].startswith("Not planned for the 10 steps")
+    patch = OmniCacheModelPatch.execute(model, out.args[0]).args[0]
+    assert torch.isfinite(sample(patch, "sd3", steps=24)).all()
+    with pytest.raises(ValueError, match="budget"):  # what no run can meet is said at once
+        CurvatureScheduler.execute("none", "reuse ratio", 0.9, "corrected error", 2, 2, 1, "", profile)
+
+
+def test_nodes_that_read_a_saved_profile_run_again_when_it_was_saved_anew(own_folder):
+    profile = calibrate(build("sd3"), "sd3", save_as="mine").args[0]
+    for node in (CurvatureScheduler, RivalSchedule):
+        before = node.fingerprint_inputs(saved_profile="mine.json", budget=0.5)
+        assert node.fingerprint_inputs(saved_profile="mine.json", budget=0.5) == before
+        library.save(profile.merged_with(profile), "mine")
+        assert node.fingerprint_inputs(saved_profile="mine.json", budget=0.5) != before
+        assert node.fingerprint_inputs(saved_profile="none") == node.fingerprint_inputs(saved_profile="gone")
+
+
+def test_what_was_measured_is_not_lost_when_it_cannot_be_saved(monkeypatch, told):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(library, "_write", full)
+    out = calibrate(build("sd3"), "sd3", save_as="mine")
+    assert out.args[0].trajectories == 1
+    assert "not saved. save_as: " in told[0] and "No space left" in told[0]
+    assert out.ui["omnicache_plot"][0]["note"].startswith("not saved")
+
+
+def test_noise_levels_that_repeat_are_refused_before_sampling():
+    model = build("sd3")
+    calls = count_leaf_calls(model, "sd3")
+    with pytest.raises(ValueError, match="30 steps repeat a noise level.* larger denoise"):
+        calibrate(model, "sd3", steps=30, denoise=0.02)
+    assert calls[0] == 0
+
+
+def test_the_last_seed_is_followed_by_the_first():
+    model = build("sd3")
+    both = calibrate(model, "sd3", samples=2, seed=2**64 - 1).args[1]["samples"]
+    assert torch.equal(both[1:], calibrate(model, "sd3", seed=0).args[1]["samples"])
+
+
+def test_a_model_that_gives_nan_is_named():
+    model = build("sd3")
+
+    def broken(module, arguments, output):
+        return output * float("nan")
+
+    hook = model.model.diffusion_model.final_layer.register_forward_hook(broken)
+    with pytest.raises(ValueError, match="model: its output at step 0 holds numbers that are not finite"):
+        calibrate(model, "sd3")
+    hook.remove()
 
 
 def test_a_saved_profile_is_picked_by_name_and_plans(own_folder):

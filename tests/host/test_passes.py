@@ -4,6 +4,7 @@ The oracle is in cached_runs.py: the same plan with one lane at a time.
 """
 
 from functools import partial
+from types import SimpleNamespace
 
 import comfy.controlnet
 import comfy.hooks
@@ -31,8 +32,10 @@ from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
 import nodes
 from cached_runs import STEPS, assert_lanes_do_not_mix, assert_same_row_by_row, reusing, row_by_row, run
+from comfyui_omnicache.nodes import host
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.plan import Budget
+from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.tap import StackTap
 from replay_each_step import replaying_each_step
@@ -222,6 +225,35 @@ def test_context_windows_keep_lanes_of_their_own():
     assert not torch.equal(result, run(model, "wan", latent=latent))
 
 
+@pytest.mark.parametrize("schedule", ["standard_uniform", "looped_uniform"])
+def test_a_context_window_that_comes_back_brings_no_old_cache(schedule, monkeypatch):
+    """Windows that move meet the caches of earlier steps again, here up to 26 steps later."""
+    ages, held, reuse, finish = [], [], CacheRun._reuse, CacheRun.step_finished
+
+    def reused(run, call, lanes):
+        ages.extend(run._step - lane.step for lane in lanes)
+        return reuse(run, call, lanes)
+
+    def finished(run, step):
+        report = finish(run, step)
+        held.append(len(run._lanes))
+        return report
+
+    monkeypatch.setattr(CacheRun, "_reuse", reused)
+    monkeypatch.setattr(CacheRun, "step_finished", finished)
+    model = ContextWindowsManualNode.execute(build("wan"), 5, 2, schedule, 1, False, "pyramid", 2).args[0]
+    run(reusing(model, mode="off"), "wan", steps=30, latent=torch.full((1, 16, 13, 6, 6), 0.1))
+    assert max(ages, default=0) <= 2  # the plan's longest run
+    assert max(held) <= 16  # two steps' windows of both prompts
+
+
+@pytest.mark.parametrize("cfg, largest", [([2.0, 4.0, 3.0], 4.0), (1.5, 1.5)])
+def test_guidance_that_changes_while_sampling_is_a_list(cfg, largest):
+    """As guiders of other packs have it."""
+    assert host._cfg_of(SimpleNamespace(cfg=cfg)) == largest
+    assert host._cfg_of(SimpleNamespace()) == 1.0
+
+
 def test_distilled_guidance_needs_no_negative(reports):
     """Flux: the guidance is an input of the model, and one prompt is evaluated."""
     model, results = build("flux"), []
@@ -318,6 +350,21 @@ def test_controlnet_is_spared_at_reused_steps():
     calls.clear()
     run(reusing(build("flux")), "flux", controlled(control))
     assert uncached == STEPS and len(calls) == STEPS // 2
+
+
+def test_a_pass_that_runs_in_full_keeps_its_controlnet(monkeypatch):
+    """The pass of SkipLayerGuidance replaces a block itself, so nothing of it is reused."""
+    model = SkipLayerGuidanceDiT.execute(build("flux"), 3.0, 0.0, 1.0, "1", "").args[0]
+    refused, evaluate = [], CacheRun.evaluate
+
+    def seen(run, call):
+        if call.refusal is not None:
+            refused.append(call.has_control)
+        return evaluate(run, call)
+
+    monkeypatch.setattr(CacheRun, "evaluate", seen)
+    run(reusing(model), "flux", controlled(flux_controlnet()), sampler="heun")
+    assert len(refused) > STEPS and all(refused)
 
 
 @pytest.mark.parametrize("tap", [StackTap, BranchTap])

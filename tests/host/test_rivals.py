@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cached_runs import row_by_row
-from comfyui_omnicache.nodes import host
+from comfyui_omnicache.nodes import messages
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.rival_schedule import RivalSchedule
 from comfyui_omnicache.nodes.trajectory_calibrator import TrajectoryCalibrator
@@ -24,7 +24,7 @@ ITSELF = (1.0, 0.0)  # TeaCache's polynomial p(x) = x
 @pytest.fixture
 def reports(monkeypatch):
     announced = []
-    monkeypatch.setattr(host, "_announce", announced.append)
+    monkeypatch.setattr(messages, "announce", announced.append)
     return announced
 
 

@@ -9,7 +9,6 @@ from cached_runs import reusing
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS, amplifies, draws_noise
 from comfyui_omnicache.omnicache.plan import Budget
-from comfyui_omnicache.omnicache.profile import Profile
 from comfyui_omnicache.omnicache.schedule import Schedule
 from in_process import ROOT
 from sampler_table import measure, sampler_names
@@ -87,8 +86,7 @@ def test_a_sampler_that_chooses_its_own_steps_runs_uncached_with_a_message(demo,
     ],
 )
 def test_what_a_sampler_does_to_reuse_is_said_on_the_node(demo, sampler, words, told):
-    profile = Profile.from_json(demo.profile_path.read_text(), "image")
-    schedule = Schedule(Budget("reuse ratio", 0.4), profile=profile)
+    schedule = Schedule(Budget("reuse ratio", 0.4), profile=demo.profile)
     demo.sample(OmniCacheModelPatch.execute(demo.model, schedule).args[0], sampler, 12, 1)
     assert len(told) == 1 and words in told[0]
 

@@ -146,6 +146,11 @@ def test_budgets_out_of_range_are_refused(kind, value):
         Budget(kind, value)
 
 
+def test_a_speed_up_by_steps_that_save_nothing_is_refused():
+    with pytest.raises(ValueError, match="a speed-up of 1.5 cannot be had.* 'reuse ratio'"):
+        Budget("speed-up", 1.5).reused_steps(20, 1.0)
+
+
 def test_the_speedup_counts_the_time_of_reuse():
     plan = solve(50, 25, Constraints(), lambda *steps: 0.0)
     assert plan.speedup(0.0) == 2.0

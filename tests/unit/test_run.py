@@ -14,7 +14,7 @@ from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
 from comfyui_omnicache.omnicache.forecast import REUSE, STEADY, lagrange
 from comfyui_omnicache.omnicache.lane import JoinedCaches, Rows
 from comfyui_omnicache.omnicache.plan import EVERYTHING, NOTHING, Plan
-from comfyui_omnicache.omnicache.run import CacheRun, Call
+from comfyui_omnicache.omnicache.run import CacheRun, Call, StageCounter
 from comfyui_omnicache.omnicache.storage import Kept, Storage
 from comfyui_omnicache.omnicache.tap import Blocks, StackTap
 
@@ -59,10 +59,11 @@ def run_of(mask: str, adds: Callable[[float], float] = lambda sigma: sigma, **co
     return CacheRun(plan, corrector, tap, ExactStorage()), Model(tap, adds)
 
 
-def evaluate(run, model, step: int, rows=("cond",), x=None) -> torch.Tensor:
+def evaluate(run, model, step: int, rows=("cond",), x=None, **options) -> torch.Tensor:
     sigma = SIGMAS[step]
     x = torch.full((len(rows), 1, 2, 2), 3.0) if x is None else x
-    return run.evaluate(Call(lambda: model(x, sigma), x, torch.full((len(x),), sigma), tuple(rows)))
+    call = Call(lambda: model(x, sigma), x, torch.full((len(x),), sigma), tuple(rows), **options)
+    return run.evaluate(call)
 
 
 def test_a_reused_step_adds_the_cached_residual():
@@ -222,6 +223,58 @@ def test_a_row_that_comes_in_later_runs_full_and_is_reported():
     evaluate(run, model, 1, ("new",))
     assert model.blocks_run == 4
     assert "a conditioning came in without a cache" in run.close().notes
+
+
+def test_a_row_that_missed_a_full_step_is_not_reused_and_its_cache_is_freed():
+    run, model = run_of("FrFrr", mode="off")
+    for step, row in enumerate(("a", "a", "b")):  # b: a context window that has moved, say
+        evaluate(run, model, step, (row,))
+        run.step_finished(step)
+    assert [key.row for key in run._lanes] == ["b"]
+    evaluate(run, model, 3, ("a",))
+    assert model.blocks_run == 6  # computed at 0, 2 and 3
+    report = run.close()
+    assert report.evaluations_full == 3 and report.evaluations_reused == 1
+    assert report.cache_bytes == 32  # two residuals of four numbers, until the older was freed
+
+
+def test_a_row_that_stays_away_for_reused_steps_only_is_reused():
+    run, model = run_of("Frr", mode="off")
+    evaluate(run, model, 0, ("a", "b"))
+    run.step_finished(0)
+    evaluate(run, model, 1, ("b",))
+    run.step_finished(1)
+    evaluate(run, model, 2, ("a",))
+    assert model.blocks_run == 2
+
+
+def test_a_step_that_the_sampler_reports_twice_frees_nothing():
+    run, model = run_of("Frr", mode="off")
+    evaluate(run, model, 0)
+    run.step_finished(0)
+    evaluate(run, model, 1)
+    run.step_finished(1)
+    run.step_finished(1)
+    evaluate(run, model, 2)
+    assert model.blocks_run == 2
+
+
+def test_a_sampler_that_never_says_where_its_steps_end_is_computed_and_fills_no_memory():
+    run, model = run_of("Frrrr", mode="off")
+    for _ in range(40):
+        evaluate(run, model, 0)
+    assert model.blocks_run == 80 and len(run._lanes) == StageCounter.MOST
+    assert run.close().notes == {"the sampler does not say where its steps end": 40 - StageCounter.MOST}
+
+
+def test_a_forecast_does_not_go_on_over_the_end_of_a_controlnet():
+    run, model = run_of("FFFr", line, mode="forecast", order=2)
+    for step in range(3):
+        evaluate(run, model, step, has_control=step < 2)
+        run.step_finished(step)
+    evaluate(run, model, 3)
+    assert model.blocks_run == 8  # one cache only since it ended, so computed
+    assert run.close().notes == {"there was one cache only, and a forecast needs two": 1}
 
 
 def test_a_changed_shape_runs_full_and_is_reported():
