@@ -45,13 +45,13 @@ such as a rescaled cfg, would tell them apart. A gamma of each lane's own wins o
 within chance of the default's forecast of each lane's residual (-0.5 to +0.7 dB) and keeps only latents;
 but the present state and whatever changes between the steps then play no part in a reused one.""",
     "constraints": """\
-max_consecutive 0 is within 1.5 dB of the best everywhere but on videos at 60 % of 30 steps, where 2 is 3
-dB better; with 50 steps at 60 % (images) and 50 % (videos) longer runs lose 3 to 5 dB. protect_first 3 or
-4 changes nothing for images at 50 %, whose plans leave these steps alone by themselves; elsewhere it takes
+max_consecutive 0 is within 1.5 dB of the best everywhere but on videos at 60 % of 30 steps, where 2 is 3 dB
+better; with 50 steps at 60 % (images) and 50 % (videos) longer runs lose 3 to 5 dB. protect_first 3 or 4
+changes nothing for images at 50 %, whose plans leave these steps alone by themselves; elsewhere it takes
 room away that the plan needs, which costs up to 8 dB with 50 steps and, with 5 or 6, up to 16 dB with 25.
 protect_last 2 changes nothing up to 60 %, 3 costs 3 to 4 dB at 60 % on images with dpmpp_2m and with 50
-Euler steps, and 0 leads to shorter runs at 60 % of 25 and 30 steps, with what these bring (below). Order 1 is 1.5 to 4.6 dB worse than order 2 everywhere but at 70 % of 25 steps,
-where both fail.""",
+Euler steps, and 0 leads to shorter runs at 60 % of 25 and 30 steps, with what these bring (below). Order 1
+is 1.5 to 4.6 dB worse than order 2 everywhere but at 70 % of 25 steps, where both fail.""",
     "room": """\
 *Steps to spare*: how many more steps this max_consecutive would allow to reuse. *One more*: with a
 max_consecutive greater by one. With none to spare the longer runs win in ten of thirteen cases, by up to
