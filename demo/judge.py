@@ -23,9 +23,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "demo")]
 
-import labelled  # noqa: E402
-
 import data  # noqa: E402
+import labelled  # noqa: E402
 from host_server import HostServer  # noqa: E402
 from omnicache_demo.words import COLOURS, MOTIONS, OBJECTS, VIDEO_OBJECTS  # noqa: E402
 

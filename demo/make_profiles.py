@@ -8,9 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "demo")]
 
-from labelled import labelled  # noqa: E402
-
 from host_server import HostServer  # noqa: E402
+from labelled import labelled  # noqa: E402
 
 SAMPLES = 2
 MODELS = {

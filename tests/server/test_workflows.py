@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from host_server import HostServer, PromptFailed
+from labelled import NAME, labelled
 from large_workflows import LARGE
 from locations import ROOT
 
@@ -84,6 +85,16 @@ def test_the_example_runs(server, name):
     else:
         assert len(runs) == 1 and runs[0]["finished"] and runs[0]["notes"] == {}
         assert (runs[0]["full"], runs[0]["asked"]) == (12, 24)
+
+
+def test_a_trained_model_in_the_layout_of_diffusers_generates_like_any_other(server):
+    graph, events = labelled(workflow("image_generate"), "panda"), []
+    graph["schedule"]["inputs"]["saved_profile"] = f"{NAME}.json"
+    history = server.run(graph, events.append)
+    (run,) = [event["data"] for event in events if event["type"] == "omnicache.run"]
+    assert (run["full"], run["asked"], run["notes"]) == (12, 24, {})
+    (image,) = history["outputs"]["save"]["images"]
+    assert Image.open(io.BytesIO(server.view(image))).size == (64, 64)
 
 
 def test_the_history_holds_the_plot(server):
