@@ -74,6 +74,7 @@ profiles: setup  ## calibrate the demo models anew into schedules/
 train: setup  ## train the demo models from nothing (hours)
 	@$(HOST_PYTHON) demo/train.py --model image
 	@$(HOST_PYTHON) demo/train.py --model video
+	@$(HOST_PYTHON) demo/train_dit.py
 
 distil: setup  ## distil the image model into the few-step student (an hour)
 	@$(HOST_PYTHON) demo/distil.py
