@@ -30,10 +30,10 @@ const BUDGETS = { "reuse ratio": [0, 1], "speed-up": [1, 100], "full steps": [1,
  *
  * @typedef {object} Replan what a plan is made of, whatever the settings
  * @property {number} reuseCost time of a reuse evaluation over that of a full one
- * @property {number} way from the first sigma to the last
+ * @property {number} way sum of all lengths
  * @property {Record<string, Table>} costs those that were measured
  * @property {number[]} axis log-SNR of the steps, on which forecasts reach
- * @property {number[]} lengths of the steps in sigma
+ * @property {number[]} lengths of the steps, see noise_axis.py
  */
 
 /**
@@ -72,6 +72,12 @@ export function reusedSteps({ budget_kind: kind, budget }, steps, reuseCost) {
     throw new Error(`budget: ${budget} is out of range; a ${kind} lies between ${low} and ${high}.`);
   }
   if (kind === "reuse ratio") return roundedToEven(budget * steps);
+  if (kind === "speed-up" && reuseCost >= 1) {
+    throw new Error(
+      `budget: a speed-up of ${budget} cannot be had, since by the profile a reused step takes as long as a ` +
+        "computed one. Set budget_kind to 'reuse ratio'.",
+    );
+  }
   if (kind === "speed-up") return Math.ceil(((1 - 1 / budget) / (1 - reuseCost)) * steps - 1e-9) || 0;
   if (!Number.isInteger(budget)) {
     throw new Error(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..omnicache.correction import FORECAST_SMALLEST
-from ..omnicache.noise_axis import log_snr
+from ..omnicache.noise_axis import log_snr, step_lengths
 from ..omnicache.plan import AUTOMATIC_RUNS, Plan, StepCost
 from ..omnicache.profile import Profile
 from ..omnicache.schedule import Cost, Schedule
@@ -76,14 +76,15 @@ def _replan(profile: Profile, schedule: Schedule) -> dict | None:
     the same plan."""
     if profile.steps > MOST_STEPS_TO_REPLAN:
         return None
-    sigmas = profile.schedule
+    sigmas, prediction = profile.schedule, profile.model.prediction
+    lengths = step_lengths(sigmas, prediction)
     costs = {cost: replace(schedule, cost=cost).step_cost(sigmas, 0) for cost in MEASURED}
     return {
         "reuse_cost": schedule.reuse_cost(),
         "costs": {name: table(cost, profile.steps, AUTOMATIC_RUNS[-1]) for name, cost in costs.items()},
-        "axis": log_snr(sigmas, profile.model.prediction, FORECAST_SMALLEST)[:-1].tolist(),
-        "lengths": (sigmas[:-1] - sigmas[1:]).tolist(),
-        "way": float(sigmas[0] - sigmas[-1]),
+        "axis": log_snr(sigmas, prediction, FORECAST_SMALLEST)[:-1].tolist(),
+        "lengths": lengths.tolist(),
+        "way": float(lengths.sum()),
     }
 
 

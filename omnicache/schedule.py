@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from .correction import FORECAST_SMALLEST, Correction
-from .noise_axis import likely_prediction, log_snr
+from .noise_axis import likely_prediction, log_snr, step_lengths
 from .outlook import Outlook
 from .pilots import Pilot
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
@@ -70,7 +70,7 @@ class Schedule:
     measurement.
 
     cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
-    reuse times the length of its step in sigma. "corrected error": the part of it that gamma cannot predict.
+    reuse times the length of its step. "corrected error": the part of it that gamma cannot predict.
     "reach": how far a forecast reaches, see _reach. "forecast error": the geometric mean of these two, since
     neither is better everywhere (docs/plans.md). "even": reused steps spread evenly.
 
@@ -153,12 +153,13 @@ class Schedule:
         if self.profile is None:
             return math.nan
         errors = plan.costs(replace(self, cost="corrected error").step_cost(np.asarray(sigmas), 0))
-        return math.nan if UNMEASURED in errors else sum(errors) / float(sigmas[0] - sigmas[-1])
+        way = step_lengths(sigmas, self.profile.model.prediction).sum()
+        return math.nan if UNMEASURED in errors else sum(errors) / float(way)
 
 
 def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
-    """Expected displacement of the sample, in units of the output's size times sigma."""
-    lengths = sigmas[:-1] - sigmas[1:]
+    """Expected displacement of the sample, in units of the output's size times its way."""
+    lengths = step_lengths(sigmas, outlook.profile.model.prediction)
 
     def cost(step: int, cached_step: int, source_step: int) -> float:
         noise = outlook.noise(step, cached_step)
@@ -176,9 +177,9 @@ def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
 def _reach(sigmas: np.ndarray, prediction: str) -> StepCost:
     """The error of a polynomial through the last full steps grows with the product of its distances from
     them, on the axis of the forecast. Taken of the last two, the only ones that a plan knows, and times the
-    length of the step in sigma, over which the error acts."""
+    length of the step, over which the error acts."""
     axis = log_snr(sigmas, prediction, FORECAST_SMALLEST)
-    lengths = sigmas[:-1] - sigmas[1:]
+    lengths = step_lengths(sigmas, prediction)
 
     def cost(step: int, cached_step: int, source_step: int) -> float:
         distances = (axis[step] - axis[cached_step]) * (axis[step] - axis[source_step])

@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 
 import { errorOf, parseOverrides, solve, writeOverrides } from "../../js/plan.js";
 import { readPayload, withSettings } from "../../js/plot_data.js";
+import { reusedSteps } from "../../js/replan.js";
 
 const vectors = JSON.parse(readFileSync("tests/plan_vectors.json", "utf8"));
 
@@ -14,6 +15,11 @@ function constraintsOf(given, overrides) {
   const { max_consecutive: maxConsecutive, protect_first: protectFirst, protect_last: protectLast } = given;
   return { maxConsecutive, protectFirst, protectLast, ...parseOverrides(overrides) };
 }
+
+test("a speed-up that reused steps cannot give is refused as the node does", () => {
+  expect(reusedSteps({ budget_kind: "speed-up", budget: 2 }, 20, 0)).toBe(10);
+  expect(() => reusedSteps({ budget_kind: "speed-up", budget: 2 }, 20, 1)).toThrow("cannot be had");
+});
 
 describe("the plan is the one that the node makes", () => {
   test.each(vectors.solve.map((given, index) => [index, given]))("case %d", (_, given) => {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from comfyui_omnicache.omnicache.correction import Correction, Corrector, Gamma
-from comfyui_omnicache.omnicache.noise_axis import log_snr, positions
+from comfyui_omnicache.omnicache.noise_axis import log_snr, positions, step_lengths
 from comfyui_omnicache.omnicache.spectrum import (
     BandProducts,
     apply_response,
@@ -73,6 +73,13 @@ def test_sound_is_filtered_along_time_and_its_channels_stay_apart(kept, cycles):
 
 def test_the_last_band_of_sound_ends_at_half_a_cycle():
     assert band_responses((40,))[4, -1].item() == 1.0  # 0.35 to 0.5, with its middle at 0.425
+
+
+def test_a_step_is_as_long_as_an_error_of_its_output_moves_the_state_beside_its_size():
+    sigmas = [157.0, 129.0, 0.2, 0.1, 0.0]
+    assert step_lengths([1.0, 0.7, 0.0], "flow").tolist() == pytest.approx([0.3, 0.7])
+    # Far above 1 the ratio of the sigmas counts, log(157 / 129); far below 1 their difference.
+    assert step_lengths(sigmas, "other")[[0, 2, 3]] == pytest.approx([0.196, 0.099, 0.1], abs=1e-3)
 
 
 def test_log_snr_of_a_flow_is_zero_halfway():
