@@ -193,7 +193,7 @@ def test_what_a_reuse_evaluation_still_computes_is_counted():
 
 def test_counted_operations_of_the_papers_models_are_the_papers():
     by_name = {row["name"]: row for row in paper_flops.read()}
-    for name, within in {"DiT-XL/2": 2e-4, "Latte": 2e-4, "Open-Sora 1.2": 0.02}.items():
+    for name, within in {"DiT-XL/2": 2e-4, "Latte": 2e-4, "Open-Sora 1.2": 2e-4}.items():
         assert by_name[name]["counted"] == pytest.approx(by_name[name]["printed"], rel=within)
         for setting in by_name[name]["settings"]:
             assert setting["ratio"] == pytest.approx(setting["of_steps"], rel=1e-3)
