@@ -42,10 +42,7 @@ def names() -> list[str]:
 
 def load(name: str) -> Profile:
     """Reads a profile by its name in the menu. Raises ValueError if it is missing or damaged."""
-    try:
-        path = folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(_SUFFIX) else None
-    except ValueError:  # on Windows, the path of another drive
-        path = None
+    path = _path_of(name)
     if path is None:
         raise ValueError(
             f"saved_profile: there is no profile {name!r} in {own_folder()}. Pick another one, or "
@@ -73,11 +70,19 @@ def load(name: str) -> Profile:
 
 def fingerprint(name: str) -> str:
     """Changes when the profile of this name does, so that nodes which read it run again."""
-    path = folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(_SUFFIX) else None
+    path = _path_of(name)
     if path is None:
         return ""
     facts = os.stat(path)
     return f"{path} {facts.st_mtime_ns} {facts.st_size}"
+
+
+def _path_of(name: str) -> str | None:
+    """Where the profile of this name in the menu is, if there is one."""
+    try:
+        return folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(_SUFFIX) else None
+    except ValueError:  # on Windows, the path of another drive
+        return None
 
 
 def check_name(name: str) -> None:

@@ -140,10 +140,13 @@ class Lane:
     def has_cache(self, signature: Signature) -> bool:
         return self.cache is not None and self.signature == signature
 
-    def goes_on_with(self, signature: Signature, captured: Sequence[Kept], step: int) -> bool:
+    def goes_on_with(
+        self, signature: Signature, captured: Sequence[Kept], step: int, has_control: bool
+    ) -> bool:
         """Whether what was captured at this step can be compared with the cache tensor by tensor: text may be
-        padded otherwise where other rows are evaluated with it, and a sampler may go back."""
-        if not self.has_cache(signature) or step <= self.step:
+        padded otherwise where other rows are evaluated with it, a sampler may go back, and a ControlNet may
+        have begun or ended."""
+        if not self.has_cache(signature) or step <= self.step or has_control != self.has_control:
             return False
         return [kept.data.shape[1:] for kept in captured] == [part.kept.data.shape[1:] for part in self.cache]
 

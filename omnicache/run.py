@@ -160,9 +160,9 @@ class CacheRun:
         """The sampler has evaluated step number `step` and goes on to the next. Returns the report so
         far."""
         self._report.add_step(step, self._step_kind, self._watch.lap(step))
-        self._report.cache_bytes = max(self._report.cache_bytes, self._kept_bytes())
         if self._step_kind == "full" and any(lane.step == step for lane in self._lanes.values()):
             self._last_full = step
+            self._note_size()  # before something is freed; between two such steps nothing is
             self._lanes = {key: lane for key, lane in self._lanes.items() if not self._is_stale(lane)}
         self._is_forbidden = self._is_forbidden_after(step)
         self._step, self._step_kind = step + 1, "full"
@@ -177,7 +177,7 @@ class CacheRun:
         """Frees every tensor and returns the report of the run."""
         if self._guard is not None:
             self._report.drift = self._guard.largest_ratio
-        self._report.cache_bytes = max(self._report.cache_bytes, self._kept_bytes())
+        self._note_size()
         if self._report.finished:
             self._report.step_seconds = self._watch.seconds()
         self._lanes.clear()
@@ -185,9 +185,10 @@ class CacheRun:
             self._pilot.forget()
         return self._report
 
-    def _kept_bytes(self) -> int:
+    def _note_size(self) -> None:
         kept = [kept for lane in self._lanes.values() for kept in lane.kept()]
-        return sum({id(each): each.nbytes for each in kept}.values())
+        size = sum({id(each): each.nbytes for each in kept}.values())
+        self._report.cache_bytes = max(self._report.cache_bytes, size)
 
     def _is_stale(self, lane: Lane) -> bool:
         """Whether its cache was left over when all others were made anew: of a context window that has moved
@@ -262,10 +263,7 @@ class CacheRun:
     ) -> list[Cache | None]:
         """For each lane, by how much what was captured differs from its cache; None where nothing is made of
         it."""
-        goes_on = [
-            lane.goes_on_with(signature, captured, self._step) and lane.has_control == call.has_control
-            for lane in lanes
-        ]
+        goes_on = [lane.goes_on_with(signature, captured, self._step, call.has_control) for lane in lanes]
         if self._generations == 1 or not any(goes_on):
             return [None] * len(lanes)
         # Lanes without a cache are compared with what they have just captured, and forget it again.
