@@ -192,7 +192,8 @@ def schedule_of(arm: Arm) -> Schedule | GivenPlan:
             "menger": lambda: profile.menger,
             "random": lambda: np.random.default_rng(int(number)).random(steps),
         }[name]()
-        plan = solve(steps, arm.reused, Constraints(), lambda step, cached, source: float(costs[step]))
+        limits = Constraints(protect_last=1)
+        plan = solve(steps, arm.reused, limits, lambda step, cached, source: float(costs[step]))
         return GivenPlan(plan.reused, profile)
     return GivenPlan(tuple(step in reused for step in range(steps)), profile)
 

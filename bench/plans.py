@@ -69,11 +69,10 @@ class ForecastRecorder:
     """A run that is computed in full and tries at each step what forecasts would have given."""
 
     def __init__(self, sigmas: list[float], tap: Any) -> None:
-        from comfyui_omnicache.omnicache.correction import FORECAST_SMALLEST
-        from comfyui_omnicache.omnicache.noise_axis import log_snr
+        from comfyui_omnicache.omnicache.noise_axis import forecast_axis
 
         self.tap = tap
-        self._axis = log_snr(sigmas, "flow", FORECAST_SMALLEST).tolist()
+        self._axis = forecast_axis(sigmas, "flow").tolist()
         steps = len(sigmas) - 1
         self._step, self._residuals = 0, []
         self._output, self._reuse = np.zeros(steps), np.full(steps, np.nan)
@@ -152,7 +151,7 @@ class Study:
             tried = costs(measured, own, sigmas[:-1] - sigmas[1:])
             for name, cost in tried.items():
                 try:
-                    plan = solve(steps, reused, Constraints(), cost)
+                    plan = solve(steps, reused, Constraints(protect_last=1), cost)
                 except ValueError:
                     found[reuse][name] = None
                     continue

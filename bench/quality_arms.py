@@ -207,7 +207,10 @@ def ours(task: Task, demo: DemoModel) -> Arm:
     cost = OWN_COSTS.get(task.method, Schedule.cost)
     correction = Correction("paper", "low-high") if task.method == "omnicache-paper" else Correction()
     granularity = "branch" if task.method == "omnicache-branch" else "stack"
-    constraints = Constraints().with_longest_run(task.steps, task.steps - task.full_steps)
+    protect_last = 1 if task.method == "omnicache-paper" else Constraints.protect_last
+    constraints = Constraints(protect_last=protect_last).with_longest_run(
+        task.steps, task.steps - task.full_steps
+    )
     profile = demo.profile if cost != "reach" else None
     schedule = Schedule(Budget("reuse ratio", task.reuse), cost, constraints, profile)
     model = OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0]

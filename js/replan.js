@@ -107,7 +107,7 @@ function meanCost(measured, reach) {
 
 function evenCost(steps, reused, { protectFirst, protectLast }) {
   const first = Math.max(protectFirst, FIRST_FULL);
-  const room = Math.max(steps - first - protectLast, 1);
+  const room = Math.max(steps - first - Math.max(protectLast, 1), 1);
   const share = Math.min(reused / room, 1);
   const before = (step) => Math.floor((step - first) * share + 1e-9);
   const isWanted = (step) => step >= first && step < first + room && before(step + 1) > before(step);

@@ -173,9 +173,9 @@ def _calibration(
 
 def _plan(profile: Profile, sigmas: list[float], ratio: float) -> Plan:
     """Reuses the share of the steps, or as many as can be where that is too much for a short run."""
-    steps, constraints = len(sigmas) - 1, Constraints()
+    steps, room = len(sigmas) - 1, Constraints(protect_last=1)
     reused = round(ratio * steps)
-    reused = min(reused, constraints.with_longest_run(steps, reused).most_reused(steps))
+    reused = min(reused, room.with_longest_run(steps, reused).most_reused(steps))
     return Schedule(Budget("full steps", steps - reused), profile=profile).plan_for(np.array(sigmas))
 
 

@@ -69,11 +69,11 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "protect_last",
-                    default=1,
+                    default=0,
                     min=0,
                     max=100,
-                    tooltip="Steps computed in full at the end, 0 or more. They hold fine detail that "
-                    "nothing repairs.",
+                    tooltip="Steps computed in full at the end. 0 leaves it to the cost, which reuses the "
+                    "last step only where few are computed. More keeps fine detail, which nothing repairs.",
                 ),
                 io.String.Input(
                     "overrides",

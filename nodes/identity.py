@@ -38,9 +38,14 @@ def identity_of(model) -> ModelIdentity:
 
 
 def prediction_of(model) -> str:
-    """ "flow" or "other", as omnicache.noise_axis tells them apart."""
-    is_flow = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST)
-    return "flow" if is_flow else "other"
+    """One of profile.PREDICTIONS, as omnicache.noise_axis tells them apart."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.CONST):
+        return "flow"
+    # The others are made of the host's class for it: EDM of V_PREDICTION, and so on.
+    made_of_it = (comfy.model_sampling.V_PREDICTION, comfy.model_sampling.X0)
+    is_epsilon = isinstance(sampling, comfy.model_sampling.EPS) and not isinstance(sampling, made_of_it)
+    return "epsilon" if is_epsilon else "other"
 
 
 def check_fits(profile: Profile, model) -> str | None:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..omnicache.correction import FORECAST_SMALLEST
-from ..omnicache.noise_axis import log_snr, step_lengths
+from ..omnicache.noise_axis import FORECAST_SMALLEST, log_snr, step_lengths
 from ..omnicache.plan import AUTOMATIC_RUNS, Plan, StepCost
 from ..omnicache.profile import Profile
 from ..omnicache.schedule import Cost, Schedule

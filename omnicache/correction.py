@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .forecast import REUSE, Weights, hermite, lagrange, steadied, taylor
-from .noise_axis import log_snr
+from .noise_axis import forecast_axis
 from .outlook import Outlook
 from .profile import Profile
 from .spectrum import Grid, apply_response, band_responses, grid_of, low_pass_response
@@ -22,19 +22,16 @@ FORECASTS: tuple[Mode, ...] = ("forecast", "taylor", "hermite")
 # Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
 MAX_GAMMA_OVER_AGE_RATIO = 1.5
 
-# Flow models start at sigma 1, infinitely far from all other steps on the axis of log-SNR; so far (a sigma of
-# 0.999) the first step is still of use to the forecasts of the next ones.
-FORECAST_SMALLEST = 1e-3
-
 
 @dataclass(frozen=True)
 class Correction:
     """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
-    polynomial in log-SNR of this order (1, 2; the second steadied); no noise is measured, and filter has no
-    effect. "per-band": age-aware, with a measured gamma for each frequency band. "taylor", "hermite":
-    forecasts as TaylorSeer and HiCache make them, by differences between full steps, over the steps' numbers.
+    polynomial over noise_axis.forecast_axis of this order (1, 2; the second steadied); no noise is measured,
+    and filter has no effect. "per-band": age-aware, with a measured gamma for each frequency band. "taylor",
+    "hermite": forecasts as TaylorSeer and HiCache make them, by differences between full steps, over the
+    steps' numbers.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
     share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength
@@ -114,7 +111,7 @@ class Corrector:
         self._sigmas = sigmas
         self._outlook = outlook
         self._switch_sigma = switch_sigma
-        self._axis = log_snr(sigmas, prediction, FORECAST_SMALLEST).tolist()
+        self._axis = forecast_axis(sigmas, prediction).tolist()
         self._step_gamma = outlook.step_correlation() if outlook is not None else None
         self._responses: dict[tuple[Grid, torch.device], Tensor] = {}
         self._band_responses: dict[tuple[Grid, torch.device], Tensor] = {}

@@ -5,18 +5,35 @@ from numpy.typing import ArrayLike, NDArray
 
 _SMALLEST = 1e-4
 
+# Flow models start at sigma 1, infinitely far from all other steps on the axis of log-SNR; so far (a sigma of
+# 0.999) the first step is still of use to the forecasts of the next ones.
+FORECAST_SMALLEST = 1e-3
+
 
 def log_snr(sigmas: ArrayLike, prediction: str, smallest: float = _SMALLEST) -> NDArray[np.float64]:
     """Half the log signal-to-noise ratio, log(signal / noise), rising during sampling.
 
-    prediction: "flow" (x = (1 - sigma) x0 + sigma noise) or "other" (x = x0 + sigma noise). smallest: sigma
-    at which the axis is cut, for 0 and, for flow models, 1 lie at infinity.
+    prediction: "flow" (x = (1 - sigma) x0 + sigma noise), "epsilon" (x = x0 + sigma noise, and the model
+    gives the noise) or "other" (the same x, and the model gives something else). smallest: sigma at which the
+    axis is cut, for 0 and, for flow models, 1 lie at infinity.
     """
     sigma = np.asarray(sigmas, dtype=np.float64)
     if prediction == "flow":
         sigma = np.clip(sigma, smallest, 1 - smallest)
         return np.log((1 - sigma) / sigma)
     return -np.log(np.maximum(sigma, smallest))
+
+
+def forecast_axis(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:
+    """On which the model's residual is continued as a polynomial, rising during sampling.
+
+    It is log-SNR, measured on two flow models (docs/forecasts.md). What predicts the noise sees little but
+    noise in its first steps, and gives it back: the picture has a share of 1 / sigma in that output. So it is
+    the angle between the two in the state, atan(sigma), which ends where log-SNR runs on.
+    """
+    if prediction == "epsilon":
+        return -np.arctan(np.asarray(sigmas, dtype=np.float64))
+    return log_snr(sigmas, prediction, FORECAST_SMALLEST)
 
 
 def step_lengths(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:

@@ -66,7 +66,7 @@ class Constraints:
 
     max_consecutive: int = AUTOMATIC
     protect_first: int = FIRST_FULL
-    protect_last: int = 1
+    protect_last: int = 0
     full: frozenset[int] = frozenset()
     reuse: frozenset[int] = frozenset()
 
@@ -101,12 +101,16 @@ class Constraints:
     def with_longest_run(self, steps: int, reused: int) -> "Constraints":
         """The same with a longest run of reused steps, if it is to be chosen: the shortest under which one
         step more could be reused, and that the forced steps fit into. Short runs are what can be corrected
-        best, but where they leave only one plan, that one reuses the steps at the ends too."""
+        best, but where they leave only one plan, that one reuses the steps at the ends too. So the last step
+        does not count as room: it may be reused, but not for the sake of shorter runs."""
         if self.max_consecutive != AUTOMATIC:
             return self
         forced = min(self._longest_forced(), AUTOMATIC_RUNS[-1])
-        choices = [replace(self, max_consecutive=longest) for longest in AUTOMATIC_RUNS if longest >= forced]
-        return next((each for each in choices if each.most_reused(steps) > reused), choices[-1])
+        lengths = [longest for longest in AUTOMATIC_RUNS if longest >= forced]
+        room = replace(self, protect_last=max(self.protect_last, 1))
+        choices = (replace(room, max_consecutive=longest) for longest in lengths)
+        leaves_choice = (each.max_consecutive for each in choices if each.most_reused(steps) > reused)
+        return replace(self, max_consecutive=next(leaves_choice, lengths[-1]))
 
     def _longest_forced(self) -> int:
         """How many steps in a row are forced to reuse, at most."""

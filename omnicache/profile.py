@@ -21,7 +21,7 @@ MAX_AGE = 8
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_NUMBER = 1e100  # beyond anything measured, and its square is still finite
 MAX_TRAJECTORIES = 10**9
-PREDICTIONS = ("flow", "other")
+PREDICTIONS = ("flow", "epsilon", "other")
 # Energies, times and angles: sums of what cannot be negative.
 NOT_NEGATIVE = ("turning", "turning_squared", "menger", "output", "noise", "full_seconds", "reuse_seconds")
 
@@ -29,7 +29,7 @@ NOT_NEGATIVE = ("turning", "turning_squared", "menger", "output", "noise", "full
 @dataclass(frozen=True)
 class ModelIdentity:
     """architecture: fingerprint of the names and shapes of the weights. weights: fingerprint of a sample of
-    their values and of the patches on them (LoRA). prediction: "flow" or "other", see noise_axis."""
+    their values and of the patches on them (LoRA). prediction: one of PREDICTIONS, see noise_axis."""
 
     family: str
     architecture: str
@@ -304,7 +304,7 @@ def _read(text: str, name: str) -> Profile:
         raise wrong(f"'trajectories' is {trajectories}; 1 to {MAX_TRAJECTORIES} are possible")
     identity = ModelIdentity(*(part(model, field.name, str) for field in dataclasses.fields(ModelIdentity)))
     if identity.prediction not in PREDICTIONS:
-        raise wrong(f"'prediction' is neither {' nor '.join(map(repr, PREDICTIONS))}")
+        raise wrong(f"'prediction' is none of {', '.join(map(repr, PREDICTIONS))}")
     provenance = part(document, "provenance", dict)
     if not all(key.isprintable() for key in provenance):
         raise wrong("'provenance' holds characters that cannot be shown")

@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from .correction import FORECAST_SMALLEST, Correction
-from .noise_axis import likely_prediction, log_snr, step_lengths
+from .correction import Correction
+from .noise_axis import FORECAST_SMALLEST, likely_prediction, log_snr, step_lengths
 from .outlook import Outlook
 from .pilots import Pilot
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
@@ -199,7 +199,7 @@ def _geometric_mean(measured: StepCost, reach: StepCost) -> StepCost:
 def _even(steps: int, reused: int, constraints: Constraints) -> StepCost:
     """Prefers the steps of an evenly spread pattern, and short runs where the constraints force others."""
     first = max(constraints.protect_first, 2)
-    room = max(steps - first - constraints.protect_last, 1)
+    room = max(steps - first - max(constraints.protect_last, 1), 1)
     share = min(reused / room, 1.0)
     marks = np.floor((np.arange(room) + 1) * share + 1e-9) > np.floor(np.arange(room) * share + 1e-9)
     wanted = np.zeros(steps, dtype=bool)

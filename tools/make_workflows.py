@@ -54,7 +54,7 @@ def cached(model: str) -> Graph:
         "schedule": node(
             "CurvatureScheduler", saved_profile=f"omnicache_demo_{model}.json", budget_kind="reuse ratio",
             budget=0.5,
-            cost="forecast error", max_consecutive=0, protect_first=2, protect_last=1, overrides="",
+            cost="forecast error", max_consecutive=0, protect_first=2, protect_last=0, overrides="",
         ),
         "correction": node(
             "NoiseCorrector", mode="forecast", filter="off", switch_point=0.5, cutoff=0.25, strength=1.0,
@@ -85,7 +85,7 @@ def calibrate(model: str) -> Graph:
     graph["schedule"] = node(
         "CurvatureScheduler", profile=["calibrate", 0], saved_profile="none", budget_kind="reuse ratio",
         budget=0.5,
-        cost="forecast error", max_consecutive=0, protect_first=2, protect_last=1, overrides="",
+        cost="forecast error", max_consecutive=0, protect_first=2, protect_last=0, overrides="",
     )  # fmt: skip
     return graph | pictures(model, ["calibrate", 1], "calibration")
 

@@ -23,7 +23,7 @@ BUDGETS = {
 }
 FIRST_SETTINGS = {
     "saved_profile": "", "budget_kind": "reuse ratio", "budget": 0.4, "cost": "corrected error",
-    "max_consecutive": 0, "protect_first": 2, "protect_last": 1, "overrides": "",
+    "max_consecutive": 0, "protect_first": 2, "protect_last": 0, "overrides": "",
 }  # fmt: skip
 TEXTS = [
     "", "5 full", "10-12 reuse", " 5 full,10 - 12  reuse ,", "7-3 full", "5 full, 5 reuse", "5", "x",
@@ -52,7 +52,7 @@ def solve_case(seed: int) -> dict:
         "reused": draw.randrange(int(steps * 0.75)),
         "max_consecutive": draw.choice([0, 0, 0, 1, 2, 3, 4]),
         "protect_first": draw.choice([2, 2, 4]),
-        "protect_last": draw.choice([0, 1, 1, 3, 60]) if seed % 9 == 0 else 1,
+        "protect_last": draw.choice([0, 1, 1, 3, 60]) if seed % 9 == 0 else seed % 2,
         "modulus": draw.choice([3, 1009]),
         "overrides": ", ".join(
             f"{draw.randrange(0 if seed % 7 == 0 else 2, steps)} {draw.choice(['full', 'reuse'])}"
@@ -78,7 +78,7 @@ def payload_case(seed: int) -> dict:
         "cost": draw.choice(COSTS),
         "max_consecutive": draw.choice([0, 0, 1, 2, 3, 4]),
         "protect_first": draw.choice([2, 2, 3]),
-        "protect_last": draw.choice([0, 1, 1, 2]),
+        "protect_last": draw.choice([0, 0, 1, 2]),
         "overrides": draw.choice(["", "", "4 full", "3 reuse, 7-8 full", "12 reuse"]),
     }
     try:

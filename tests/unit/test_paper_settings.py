@@ -10,7 +10,7 @@ from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan
 from comfyui_omnicache.omnicache.schedule import Schedule
 from measured import linear_profile
 
-RULE = Constraints(max_consecutive=2)  # the paper's: no three in a row
+RULE = Constraints(max_consecutive=2, protect_last=1)  # the paper's: no three in a row
 COSTS = ("corrected error", "error", "curvature", "reach", "even")
 
 

@@ -52,7 +52,7 @@ def test_the_plan_is_the_best_of_all_plans(seed, longest):
 
 
 def test_no_run_is_longer_than_allowed_and_the_ends_are_full():
-    plan = solve(50, 30, Constraints(), lambda step, cached, source: float(step % 7))
+    plan = solve(50, 30, Constraints(protect_last=1), lambda step, cached, source: float(step % 7))
     text = "".join("r" if reused else "F" for reused in plan.reused)
     assert plan.full == 20
     assert "rrr" not in text and text.startswith("FF") and text.endswith("F")
@@ -64,6 +64,15 @@ def test_overrides_are_met_and_the_budget_is_kept_around_them():
     assert not plan.reused[5] and not plan.reused[9]
     assert plan.reused[3] and plan.reused[12]
     assert sum(plan.reused) == 8
+
+
+def test_the_last_step_may_be_reused_but_does_not_make_runs_shorter():
+    """18 of 30: the first two and every third are full. Only if the last one counted as room would runs of
+    two leave a choice."""
+    free, kept = (Constraints(protect_last=last).with_longest_run(30, 18) for last in (0, 1))
+    assert free.max_consecutive == kept.max_consecutive == 3
+    plans = [solve(30, 18, each, lambda step, *_: float(step < 29)) for each in (free, kept)]
+    assert [plan.reused[-1] for plan in plans] == [True, False]
 
 
 def test_runs_are_as_long_as_those_that_are_forced():
@@ -110,7 +119,7 @@ def test_nothing_reused_is_a_plan_for_any_number_of_steps():
 
 @pytest.mark.parametrize(
     ("steps", "reused", "words"),
-    [(4, 2, "at least 8"), (10, 9, "possible: up to 6 of 10"), (50, 40, "max_consecutive 4")],
+    [(4, 2, "at least 8"), (10, 9, "possible: up to 7 of 10"), (50, 40, "max_consecutive 4")],
 )
 def test_a_budget_that_cannot_be_met_is_refused_with_what_is_possible(steps, reused, words):
     with pytest.raises(ValueError, match=words):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,12 @@ def test_a_forecast_weighs_the_last_full_steps_by_lagrange_in_log_snr(step, cach
     halving = [2.0**-number for number in range(10)]  # log-SNR of such a model rises evenly
     forecasts = Corrector(Correction("forecast", order=2), halving, None, 0.5, "other")
     assert forecasts.weights(step, cached) == pytest.approx(weights)
+
+
+def test_a_forecast_of_what_predicts_the_noise_goes_over_the_angle_of_the_state():
+    sigmas = [math.inf, 1.0, 0.0]  # all noise, as much noise as picture, all picture: a right angle in halves
+    forecasts = Corrector(Correction("forecast", order=1), sigmas, None, 0.5, "epsilon")
+    assert forecasts.weights(2, (1, 0)) == pytest.approx((2, -1))
 
 
 def test_a_forecast_uses_steps_only_as_far_as_their_sigmas_fall():
@@ -224,6 +232,6 @@ def test_overrides_are_read():
         parse_overrides("all")
 
 
-def test_constraints_have_the_papers_defaults():
+def test_by_default_half_of_the_steps_are_reused_in_runs_of_two():
     usual = Constraints().with_longest_run(50, 25)
-    assert (usual.max_consecutive, usual.protect_first, usual.protect_last) == (2, 2, 1)
+    assert (usual.max_consecutive, usual.protect_first, usual.protect_last) == (2, 2, 0)
