@@ -1,9 +1,10 @@
 """On which axis a forecast goes, of which order, and how much of a parabola's bend to keep: other weights of
 the last full steps in the place of the pack's, on the pack's own plans. Writes docs/forecasts.md.
 
-    .host/venv/bin/python bench/forecasts.py [image] [video]
+    .host/venv/bin/python bench/forecasts.py [image] [image_dit] [video]
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
 STEPS, BUDGETS = (50, 30, 20), (0.5, 0.6, 0.7)
-SAMPLES = {"image": 8, "video": 2}
+SAMPLES = {"image": 8, "image_dit": 8, "video": 2}
 SEED = 910_003  # of no arm of bench/quality.py
 
 
@@ -43,21 +44,25 @@ RULES = {
     "nine tenths of its change": Rule("log-SNR", 2, strength=0.9),
     "a line where the cache is older than 2 steps": Rule("log-SNR", 2, oldest=2),
     "steadied from 4 on": Rule("log-SNR", 2, steady=4.0),
-    "steadied from 3 on (the pack's)": Rule("log-SNR", 2, steady=3.0),
+    "steadied from 3 on": Rule("log-SNR", 2, steady=3.0),
     "steadied from 2.5 on": Rule("log-SNR", 2, steady=2.5),
+    "line over the angle": Rule("angle", 1),
+    "parabola over the angle": Rule("angle", 2),
+    "steadied from 3 on, over the angle": Rule("angle", 2, steady=3.0),
 }
 
 
-def corrector_of(rule: Rule, sigmas: list[float]) -> Any:
+def corrector_of(rule: Rule, sigmas: list[float], prediction: str) -> Any:
     """The pack's Corrector with the rule's weights."""
-    from comfyui_omnicache.omnicache.correction import FORECAST_SMALLEST, Correction, Corrector
+    from comfyui_omnicache.omnicache.correction import Correction, Corrector
     from comfyui_omnicache.omnicache.forecast import lagrange, steadied
-    from comfyui_omnicache.omnicache.noise_axis import log_snr
+    from comfyui_omnicache.omnicache.noise_axis import FORECAST_SMALLEST, log_snr
 
     axes = {
         "sigma": [-sigma for sigma in sigmas],
         "step": list(range(len(sigmas))),
-        "log-SNR": log_snr(sigmas, "flow", FORECAST_SMALLEST).tolist(),
+        "log-SNR": log_snr(sigmas, prediction, FORECAST_SMALLEST).tolist(),
+        "angle": [-math.atan2(sigma, 1 - sigma if prediction == "flow" else 1) for sigma in sigmas],
     }
     axis = axes[rule.axis]
 
@@ -70,7 +75,7 @@ def corrector_of(rule: Rule, sigmas: list[float]) -> Any:
                 return weights
             return steadied(weights, lagrange(axis[step], known[:2], rule.strength), rule.steady)
 
-    return Trial(Correction(order=rule.order), sigmas, None, 0.0, "flow")
+    return Trial(Correction(order=rule.order), sigmas, None, 0.0, prediction)
 
 
 def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
@@ -83,14 +88,15 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
     from demo_model import psnr
     from prompts import drawn_prompts
 
-    prompts = drawn_prompts(demo.kind, SEED, SAMPLES[demo.kind])
+    prompts = drawn_prompts(demo.kind, SEED, SAMPLES[demo.name])
 
     def pictures(model: Any, number: int = steps) -> Any:
         return demo.decode(demo.latents(model, "euler", number, prompts, seed=SEED))
 
     def cached(rule: Rule, plan: Any) -> Any:
         def make_run(sampling: Any, blocks: Any) -> CacheRun:
-            return CacheRun(plan, corrector_of(rule, sampling.sigmas), StackTap(blocks))
+            corrector = corrector_of(rule, sampling.sigmas, demo.profile.model.prediction)
+            return CacheRun(plan, corrector, StackTap(blocks))
 
         return pictures(patched(demo.model, make_run))
 
@@ -100,7 +106,7 @@ def compare(demo: Any, steps: int) -> dict[tuple[int, float], dict[str, float]]:
         row = {name: psnr(cached(rule, plan), plain) for name, rule in RULES.items()}
         row["fewer plain steps"] = psnr(pictures(demo.model, steps - sum(plan.reused)), plain)
         found[steps, budget] = row
-        print(demo.kind, steps, f"{budget:.0%}", {name: round(value, 2) for name, value in row.items()})
+        print(demo.name, steps, f"{budget:.0%}", {name: round(value, 2) for name, value in row.items()})
         sys.stdout.flush()
     return found
 
@@ -112,8 +118,10 @@ def document(found: dict[str, dict[tuple[int, float], dict[str, float]]]) -> str
         "What the cached residual is continued by: a line or a parabola through the last two or three full "
         "steps. PSNR in dB to the uncached result of the same noise, euler, cfg 2.5, the pack's default plan "
         "for each budget, prompts and noise of no other measurement. *Steadied*: from the magnification on "
-        "that is named, less of the parabola's bend is kept (`omnicache/forecast.py`). Bold: the best of a "
-        "column. Made by `.host/venv/bin/python bench/forecasts.py`; what follows from it is in "
+        "that is named, less of the parabola's bend is kept (`omnicache/forecast.py`). *The angle*: between "
+        "picture and noise in the state, atan(noise / signal). The pack takes *steadied from 3 on*, for "
+        "image_dit, which predicts the noise, over the angle. Bold: the best of a column. Made by "
+        "`.host/venv/bin/python bench/forecasts.py`; what follows from it is in "
         "[experiments.md](experiments.md).",
         "",
     ]
@@ -121,7 +129,7 @@ def document(found: dict[str, dict[tuple[int, float], dict[str, float]]]) -> str
         heads = [f"{steps} steps, {budget:.0%}" for steps, budget in columns]
         values = {name: [row[name] for row in columns.values()] for name in next(iter(columns.values()))}
         with_mean = {name: [*of_name, sum(of_name) / len(of_name)] for name, of_name in values.items()}
-        lines += [f"## {SAMPLES[kind]} {kind}s", ""]
+        lines += [f"## {kind}, {SAMPLES[kind]} samples", ""]
         lines += [*table(["weights", *heads, "mean"], best_in_bold(with_mean)), ""]
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cached_runs import reusing
+from comfyui_omnicache.nodes.identity import prediction_of
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.families import FAMILIES, NOT_TRANSFORMERS, family_of
 from comfyui_omnicache.omnicache.tap import StackTap
@@ -15,6 +16,16 @@ every_family = pytest.mark.parametrize("family", list(MODELS))
 
 def test_each_row_of_the_table_has_a_tiny_model():
     assert {family_of(build(name).model.diffusion_model) for name in MODELS} == set(FAMILIES)
+
+
+PREDICTS_NOISE = {"pixart", "pixart-alpha", "dit", "latte"}
+PREDICTS_ELSE = {"cosmos", "cosmos-predict2", "hunyuan-dit", "stable-audio", "cogvideox", "cogvideox-i2v-1.5"}
+
+
+@every_family
+def test_what_a_model_predicts_is_told_by_the_hosts_class_for_it(family):
+    usual = "epsilon" if family in PREDICTS_NOISE else "other" if family in PREDICTS_ELSE else "flow"
+    assert prediction_of(build(family)) == usual
 
 
 @every_family
