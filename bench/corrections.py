@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo_names import models_asked_for
 from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,13 +106,14 @@ def document(kind: str, prompts: int, found: dict[Setting, list[dict[str, float]
 
 
 def main() -> None:
+    asked = models_asked_for(__doc__, BATCH)
     from in_process import load_host, load_pack
 
     load_host()
     load_pack()
     from demo_model import DemoModel
 
-    for kind in sys.argv[1:] or BATCH:
+    for kind in asked:
         demo, found = DemoModel(kind), {}
         for number, prompt in enumerate(PROMPTS[kind]):
             for setting in SETTINGS:

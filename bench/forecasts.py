@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo_names import models_asked_for
 from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,6 +136,7 @@ def document(found: dict[str, dict[tuple[int, float], dict[str, float]]]) -> str
 
 
 def main() -> None:
+    asked = models_asked_for(__doc__, SAMPLES)
     from in_process import load_host, load_pack
 
     load_host()
@@ -142,7 +144,7 @@ def main() -> None:
     from demo_model import DemoModel
 
     found: dict[str, dict] = {}
-    for kind in sys.argv[1:] or SAMPLES:
+    for kind in asked:
         demo = DemoModel(kind)
         found[kind] = {}
         for steps in STEPS:

@@ -4,6 +4,7 @@ compares the state behind it, and the result, with those of the uncached run. Pr
     .host/venv/bin/python bench/growth.py
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def grown(demo, steps: int = STEPS, every: int = EVERY) -> list[tuple[float, flo
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     from in_process import load_host, load_pack
 
     load_host()

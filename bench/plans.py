@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from demo_names import models_asked_for
 from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -226,6 +227,7 @@ def document(found: dict[str, dict[tuple[str, int], dict[float, dict[str, float 
 
 
 def main() -> None:
+    asked = models_asked_for(__doc__, SAMPLES)
     from in_process import load_host, load_pack
 
     load_host()
@@ -233,7 +235,7 @@ def main() -> None:
     from demo_model import DemoModel
 
     found: dict[str, dict] = {}
-    for kind in sys.argv[1:] or SAMPLES:
+    for kind in asked:
         study = Study(DemoModel(kind))
         for setting in SETTINGS:
             found.setdefault(kind, {})[setting] = study.compare(*setting)

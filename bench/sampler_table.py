@@ -4,6 +4,7 @@ correction, beside the plain sampler with as many computed steps. Writes docs/sa
     .host/venv/bin/python bench/sampler_table.py
 """
 
+import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,9 @@ def document(rows: list[Row]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     from in_process import load_host, load_pack
 
     load_host()

@@ -35,7 +35,7 @@ class Sampling:
         if self.profile is None:
             raise ValueError(
                 "profile: none is connected or picked, and this method is measured by one. Connect a "
-                "TrajectoryCalibrator, or pick a saved profile."
+                "Trajectory Calibrator, or pick a saved profile."
             )
         return Outlook(self.profile, self.sigmas)
 

@@ -144,7 +144,7 @@ class GivenSchedule:
         if self.rival.needs_profile and self.profile is None:
             raise ValueError(
                 f"profile: none is connected or picked, and {self.method} is measured by one. Connect a "
-                "TrajectoryCalibrator, pick a saved profile, or take another method."
+                "Trajectory Calibrator, pick a saved profile, or take another method."
             )
 
     @property
