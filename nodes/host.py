@@ -6,7 +6,7 @@ ends, all is gone.
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,26 +21,14 @@ from comfy_execution.utils import get_executing_context
 from ..omnicache.branch_tap import BranchTap
 from ..omnicache.families import family_of, modules_of, places_of
 from ..omnicache.report import RunReport
-from ..omnicache.run import Call
 from ..omnicache.run_log import LoggedRun, RunLog
-from ..omnicache.tap import Blocks, BlockTap
+from ..omnicache.tap import Blocks
 from . import messages
 from .bridge import bridge, skip_unneeded_attention
+from .calls import Run, apply_model, calc_cond_batch
 from .samplers import name_of
 
 KEY = "omnicache"
-
-
-class Run(Protocol):
-    """What the engine does in a sampling run: a CacheRun or a CalibrationRun."""
-
-    tap: BlockTap
-
-    def evaluate(self, call: Call) -> torch.Tensor: ...
-    def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
-    def step_finished(self, step: int) -> RunReport | None: ...
-    def sampling_finished(self, samples: torch.Tensor) -> None: ...
-    def close(self) -> RunReport | None: ...
 
 
 @runtime_checkable
@@ -215,8 +203,8 @@ def _attach(
     add = partial(
         comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
     )
-    add(WrappersMP.APPLY_MODEL, KEY, partial(_apply_model, run))
-    add(WrappersMP.CALC_COND_BATCH, KEY, partial(_calc_cond_batch, run))
+    add(WrappersMP.APPLY_MODEL, KEY, partial(apply_model, run))
+    add(WrappersMP.CALC_COND_BATCH, KEY, partial(calc_cond_batch, run))
     add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run, shown_on))
     if isinstance(run, FollowsStates):
         add(WrappersMP.PREDICT_NOISE, KEY, partial(_predict_noise, run))
@@ -249,83 +237,3 @@ def _predict_noise(run: FollowsStates, executor, x, *args, **kwargs) -> torch.Te
     the model."""
     run.state_seen(x)
     return executor(x, *args, **kwargs)
-
-
-def _apply_model(
-    run: Run,
-    executor,
-    x,
-    t,
-    c_concat=None,
-    c_crossattn=None,
-    control=None,
-    transformer_options=None,
-    **kwargs,
-) -> torch.Tensor:
-    """APPLY_MODEL wrapper: one call of the model, for every row the host put into it. The only place that all
-    families pass; here the output has become an estimate of x0."""
-    transformer_options = transformer_options or {}
-    uuids = transformer_options.get("uuids") or ()
-    sides = transformer_options.get("cond_or_uncond") or ()
-    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
-    run.tap.rows = x.shape[0]
-    refusal = None
-    if not uuids or len(sides) != len(uuids) or x.shape[0] % len(uuids):
-        refusal = "a call of the model came without the names of its rows"
-    elif not run.tap.is_in_place(replacements):
-        refusal = "another node replaced blocks in this pass, which ran in full"
-    elif "multigpu_thread_device" in transformer_options:  # set by hosts that spread a step over GPUs
-        refusal = "several GPUs computed parts of a step at once, which ran in full"
-
-    def forward(control) -> torch.Tensor:
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-
-    has_patches = "double_block" in transformer_options.get("patches", {})
-    return run.evaluate(
-        Call(
-            # HunyuanDiT takes its ControlNet outputs off the lists, and a second forward needs them again.
-            forward=lambda: forward(_copy(control)),
-            # Patches behind the last block run at a reuse too, after ControlNet's additions, so those stay.
-            without_control=partial(forward, None) if control is not None and not has_patches else None,
-            x=x,
-            sigma=t,
-            rows=tuple(_row(*row, transformer_options) for row in zip(uuids, sides, strict=False)),
-            refusal=refusal,
-            writes_between=has_patches,
-            has_control=control is not None,
-        )
-    )
-
-
-def _calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_options) -> list[torch.Tensor]:
-    """CALC_COND_BATCH wrapper: spares the ControlNets an evaluation that will be a reuse."""
-    given = [(cond, side) for side, of_side in enumerate(conds) for cond in of_side or ()]
-    if not any("control" in cond for cond, _ in given):
-        return executor(model, conds, x_in, timestep, model_options)
-    transformer_options = model_options.get("transformer_options", {})
-    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
-    rows = tuple(_row(cond.get("uuid"), side, transformer_options) for cond, side in given)
-    is_plain = "double_block" not in transformer_options.get("patches", {})
-    # A conditioning of an area has another shape than x_in, and spares_control then says no.
-    if is_plain and run.tap.is_in_place(replacements) and run.spares_control(rows, x_in):
-        conds = [
-            [{key: value for key, value in cond.items() if key != "control"} for cond in side]
-            if side is not None
-            else None
-            for side in conds
-        ]
-    return executor(model, conds, x_in, timestep, model_options)
-
-
-def _row(uuid, side: int, transformer_options: dict[str, Any]) -> Hashable:
-    """Names a row of a call: its conditioning and the context window it is seen through.
-
-    side: 0 of the positive, 1 of the negative. The host gives a conditioning that it makes up for an area of
-    the other side that one's uuid.
-    """
-    window = transformer_options.get("context_window")
-    return uuid, side, tuple(window.index_list) if window is not None else None
-
-
-def _copy(control: dict[str, list] | None) -> dict[str, list] | None:
-    return {place: list(outputs) for place, outputs in control.items()} if control is not None else None

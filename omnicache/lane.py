@@ -119,8 +119,8 @@ class Lane:
 
     steps: the full steps that the cache and those before it are from, newest first. changes: by how much each
     of these caches differs from the one before it. noise: q in raw output, measured at the last full step
-    with the cache of source_step; None if it was not measured. has_control: the outputs of ControlNets are in
-    the cache; where they begin or end it jumps, and is not continued.
+    with the cache of source_step; None if it was not measured. beside: what acted on the lane beside its
+    conditioning when the cache was made; where that changes the cache jumps, and is not continued.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Lane:
         self.changes: tuple[Cache, ...] = ()
         self.noise: Rows | None = None
         self.source_step = -1
-        self.has_control = False
+        self.beside: Hashable = None
 
     @property
     def step(self) -> int:
@@ -141,12 +141,12 @@ class Lane:
         return self.cache is not None and self.signature == signature
 
     def goes_on_with(
-        self, signature: Signature, captured: Sequence[Kept], step: int, has_control: bool
+        self, signature: Signature, captured: Sequence[Kept], step: int, beside: Hashable
     ) -> bool:
         """Whether what was captured at this step can be compared with the cache tensor by tensor: text may be
         padded otherwise where other rows are evaluated with it, a sampler may go back, and a ControlNet may
         have begun or ended."""
-        if not self.has_cache(signature) or step <= self.step or has_control != self.has_control:
+        if not self.has_cache(signature) or step <= self.step or beside != self.beside:
             return False
         return [kept.data.shape[1:] for kept in captured] == [part.kept.data.shape[1:] for part in self.cache]
 
@@ -157,7 +157,7 @@ class Lane:
         change: Cache | None,
         step: int,
         noise: Rows | None,
-        has_control: bool,
+        beside: Hashable,
     ) -> None:
         """Takes what a full evaluation at this step gave. change: from the last cache, where caches before it
         are kept."""
@@ -165,7 +165,7 @@ class Lane:
         self.steps = (step, *self.steps) if change is not None else (step,)
         self.changes = (change, *self.changes) if change is not None else ()
         self.signature, self.cache, self.noise = signature, cache, noise
-        self.has_control = has_control
+        self.beside = beside
 
     def renew(self, parts: Sequence[Rows | None]) -> None:
         """Takes what was computed at a partly reused step; None where the cache stays."""

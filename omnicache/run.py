@@ -34,7 +34,8 @@ class Call:
     x: (rows, ...) noisy input. sigma: (rows,). rows: what the equal parts of x are, in order, as the host
     names them.
     refusal: why nothing may be cached in this call, or None. writes_between: something writes into what
-    blocks return at a reuse too. has_control: ControlNet outputs are added in it.
+    blocks return at a reuse too. beside: for each row what acts on it beside its conditioning (ControlNets,
+    strengths of LoRA hooks); where that changes a cache jumps, and is not continued.
     """
 
     forward: Forward
@@ -44,7 +45,7 @@ class Call:
     refusal: str | None = None
     without_control: Forward | None = None
     writes_between: bool = False
-    has_control: bool = False
+    beside: tuple[Hashable, ...] | None = None
 
     def reuse_forward(self, tap: BlockTap) -> Forward:
         """What to run around what the tap replays."""
@@ -248,8 +249,9 @@ class CacheRun:
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
         caches = split_captured(captured, len(lanes))
         changes = self._changes(call, lanes, signature, captured, caches)
-        for lane, cache, change, noise_part in zip(lanes, caches, changes, noises, strict=True):
-            lane.refresh(signature, cache, change, self._step, noise_part, call.has_control)
+        beside = call.beside or (None,) * len(lanes)
+        for lane, cache, change, noise_part, own in zip(lanes, caches, changes, noises, beside, strict=True):
+            lane.refresh(signature, cache, change, self._step, noise_part, own)
             lane.forget_older(self._generations)
         return denoised
 
@@ -263,7 +265,11 @@ class CacheRun:
     ) -> list[Cache | None]:
         """For each lane, by how much what was captured differs from its cache; None where nothing is made of
         it."""
-        goes_on = [lane.goes_on_with(signature, captured, self._step, call.has_control) for lane in lanes]
+        beside = call.beside or (None,) * len(lanes)
+        goes_on = [
+            lane.goes_on_with(signature, captured, self._step, own)
+            for lane, own in zip(lanes, beside, strict=True)
+        ]
         if self._generations == 1 or not any(goes_on):
             return [None] * len(lanes)
         # Lanes without a cache are compared with what they have just captured, and forget it again.

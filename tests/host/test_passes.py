@@ -34,6 +34,7 @@ import nodes
 from cached_runs import STEPS, assert_lanes_do_not_mix, assert_same_row_by_row, reusing, row_by_row, run
 from comfyui_omnicache.nodes import host
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
+from comfyui_omnicache.omnicache.lane import Lane
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
@@ -329,9 +330,10 @@ def flux_controlnet():
     )
 
 
-def controlled(control):
+def controlled(control, end: float = 1.0, previous=None):
     hint = torch.rand(1, 8, 8, 16, generator=torch.Generator().manual_seed(8)).movedim(-1, 1)
-    control = control.set_cond_hint(hint, 1.0, (0.0, 1.0))
+    control = control.set_cond_hint(hint, 1.0, (0.0, end))
+    control.set_previous_controlnet(previous)
     return [[text, {**more, "control": control, "control_apply_to_uncond": True}]
             for text, more in conditioning("flux", 1)]  # fmt: skip
 
@@ -352,6 +354,39 @@ def test_controlnet_is_spared_at_reused_steps():
     assert uncached == STEPS and len(calls) == STEPS // 2
 
 
+@pytest.fixture
+def jumps(monkeypatch) -> list[int]:
+    """The steps at which a lane's cache was not continued though there was one before."""
+    found, goes_on_with = [], Lane.goes_on_with
+
+    def seen(lane, signature, captured, step, beside):
+        goes_on = goes_on_with(lane, signature, captured, step, beside)
+        if lane.step >= 0 and not goes_on:
+            found.append(step)
+        return goes_on
+
+    monkeypatch.setattr(Lane, "goes_on_with", seen)
+    return found
+
+
+def test_no_forecast_goes_on_over_the_end_of_one_of_two_controlnets(jumps):
+    def through(end: float):
+        first = controlled(flux_controlnet(), end)[0][1]["control"]
+        run(reusing(build("flux"), order=1), "flux", controlled(flux_controlnet(), previous=first))
+
+    through(1.0)
+    assert not jumps
+    through(0.5)
+    assert len(jumps) == 2 and len(set(jumps)) == 1  # of both prompts
+
+
+def test_no_forecast_goes_on_over_a_keyframe_of_hooks(jumps):
+    run(reusing(build("sd3"), order=1), "sd3", *Conds.hooks("sd3"))
+    assert not jumps
+    run(reusing(build("sd3"), order=1), "sd3", *Conds.hooks_that_change_midway("sd3"))
+    assert len(jumps) == 1  # of the prompt whose strength changes
+
+
 def test_a_pass_that_runs_in_full_keeps_its_controlnet(monkeypatch):
     """The pass of SkipLayerGuidance replaces a block itself, so nothing of it is reused."""
     model = SkipLayerGuidanceDiT.execute(build("flux"), 3.0, 0.0, 1.0, "1", "").args[0]
@@ -359,7 +394,7 @@ def test_a_pass_that_runs_in_full_keeps_its_controlnet(monkeypatch):
 
     def seen(run, call):
         if call.refusal is not None:
-            refused.append(call.has_control)
+            refused.append(call.without_control is not None)
         return evaluate(run, call)
 
     monkeypatch.setattr(CacheRun, "evaluate", seen)

@@ -267,10 +267,10 @@ def test_a_sampler_that_never_says_where_its_steps_end_is_computed_and_fills_no_
     assert run.close().notes == {"the sampler does not say where its steps end": 40 - StageCounter.MOST}
 
 
-def test_a_forecast_does_not_go_on_over_the_end_of_a_controlnet():
+def test_a_forecast_does_not_go_on_over_a_change_of_what_acts_beside_the_conditioning():
     run, model = run_of("FFFr", line, mode="forecast", order=2)
     for step in range(3):
-        evaluate(run, model, step, has_control=step < 2)
+        evaluate(run, model, step, beside=(step < 2,))
         run.step_finished(step)
     evaluate(run, model, 3)
     assert model.blocks_run == 8  # one cache only since it ended, so computed
