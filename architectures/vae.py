@@ -47,6 +47,10 @@ class VideoVAE:
         video = pixels[:, top : top + height, left : left + width, :3].movedim(-1, 0)[None]
         return self._each(video * 2 - 1, self.codec.encode, 1)
 
+    def get_sd(self) -> dict[str, Tensor]:
+        """What VAESave writes: the weights by the names that they were loaded by."""
+        return self.codec.autoencoder.state_dict()
+
     def decode_tiled(
         self, samples: Tensor, tile_x: int | None = None, tile_y: int | None = None, **_: int | None
     ) -> Tensor:

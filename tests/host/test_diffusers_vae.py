@@ -4,7 +4,9 @@ import comfy.model_management
 import folder_paths
 import pytest
 import torch
+from comfy_extras.nodes_model_merging import VAESave
 from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file
 
 import nodes
 from comfyui_omnicache.nodes.diffusers_frames import OmniCacheFramesToBatch
@@ -49,6 +51,14 @@ def test_the_hosts_nodes_decode_and_encode_as_the_library_does(vae, library):
     with torch.inference_mode():
         expected = library.encode(images[:9].permute(3, 0, 1, 2)[None] * 2 - 1).latent_dist.mode()
     torch.testing.assert_close(encoded["samples"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_hosts_node_saves_the_weights_as_they_were(vae, models, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(models))
+    VAESave().save(vae, "saved")
+    saved = load_file(models / "saved_00001_.safetensors")
+    given = load_file(models / "video" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert saved.keys() == given.keys() and all(torch.equal(saved[name], given[name]) for name in given)
 
 
 def test_pictures_are_cropped_to_what_the_vae_takes(vae):
