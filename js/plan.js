@@ -203,16 +203,20 @@ function allowed({ protectFirst, protectLast, full, reuse }, steps) {
 
 /**
  * The shortest longest run, of 1 to 4, under which one step more could be reused, and that the forced steps fit
- * into, if it is to be chosen. The last step does not count as room: it may be reused, but not for the sake of
- * shorter runs.
+ * into, if it is to be chosen.
  */
 function withLongestRun(constraints, steps, reused) {
   if (constraints.maxConsecutive !== AUTOMATIC) return constraints;
   const forced = longestForced(constraints.reuse);
   const lengths = [1, 2, 3, LONGEST_RUN].filter((longest) => longest >= Math.min(forced, LONGEST_RUN));
-  const room = { ...constraints, protectLast: Math.max(constraints.protectLast, 1) };
+  const room = roomOf(constraints);
   const leavesChoice = (maxConsecutive) => mostReused({ ...room, maxConsecutive }, steps) > reused;
   return { ...constraints, maxConsecutive: lengths.find(leavesChoice) ?? lengths.at(-1) };
+}
+
+/** The same with the last step full: it may be reused, but not for the sake of shorter runs. */
+export function roomOf(constraints) {
+  return { ...constraints, protectLast: Math.max(constraints.protectLast, 1) };
 }
 
 /** How many steps in a row are forced to reuse, at most. @param {Set<number>} reuse */

@@ -9,6 +9,7 @@ import {
   costOf,
   errorOf,
   parseOverrides,
+  roomOf,
   solve,
   speedupOf,
 } from "./plan.js";
@@ -105,9 +106,9 @@ function meanCost(measured, reach) {
   };
 }
 
-function evenCost(steps, reused, { protectFirst, protectLast }) {
-  const first = Math.max(protectFirst, FIRST_FULL);
-  const room = Math.max(steps - first - Math.max(protectLast, 1), 1);
+function evenCost(steps, reused, constraints) {
+  const first = Math.max(constraints.protectFirst, FIRST_FULL);
+  const room = Math.max(steps - first - roomOf(constraints).protectLast, 1);
   const share = Math.min(reused / room, 1);
   const before = (step) => Math.floor((step - first) * share + 1e-9);
   const isWanted = (step) => step >= first && step < first + room && before(step + 1) > before(step);

@@ -173,7 +173,7 @@ def _calibration(
 
 def _plan(profile: Profile, sigmas: list[float], ratio: float) -> Plan:
     """Reuses the share of the steps, or as many as can be where that is too much for a short run."""
-    steps, room = len(sigmas) - 1, Constraints(protect_last=1)
+    steps, room = len(sigmas) - 1, Constraints().room
     reused = round(ratio * steps)
     reused = min(reused, room.with_longest_run(steps, reused).most_reused(steps))
     return Schedule(Budget("full steps", steps - reused), profile=profile).plan_for(np.array(sigmas))

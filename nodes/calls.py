@@ -77,6 +77,7 @@ def calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_opti
     given = [(cond, side) for side, of_side in enumerate(conds) for cond in of_side or ()]
     if not any("control" in cond for cond, _ in given):
         return executor(model, conds, x_in, timestep, model_options)
+    given = [(cond, side) for cond, side in given if _is_due(cond, timestep)]
     transformer_options = model_options.get("transformer_options", {})
     replacements = transformer_options.get("patches_replace", {}).get("dit", {})
     rows = tuple(_row(cond.get("uuid"), side, transformer_options) for cond, side in given)
@@ -98,13 +99,19 @@ def calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_opti
     return executor(model, conds, x_in, timestep, model_options)
 
 
+def _is_due(cond: dict[str, Any], timestep: torch.Tensor) -> bool:
+    """Whether the host evaluates a conditioning at this noise level."""
+    start, end = cond.get("timestep_start"), cond.get("timestep_end")
+    return (start is None or timestep[0] <= start) and (end is None or timestep[0] >= end)
+
+
 def _active_controls(cond: dict[str, Any], timestep: torch.Tensor) -> tuple[int, ...]:
-    """Which of a conditioning's chain of ControlNets add something at this noise level. As the host does
-    itself, it looks at the noise level only of those that have a begin or an end."""
+    """Which of a conditioning's chain of ControlNets add something at this noise level. On a GPU it must be
+    waited for, so it is looked at only where one has a begin or an end."""
     active, control = [], cond.get("control")
     while control is not None:
-        between = control.timestep_range
-        if between is None or between[1] <= timestep[0] <= between[0]:
+        is_throughout = control.timestep_percent_range == (0.0, 1.0)
+        if is_throughout or control.timestep_range[1] <= timestep[0] <= control.timestep_range[0]:
             active.append(id(control))
         control = control.previous_controlnet
     return tuple(active)
@@ -112,8 +119,10 @@ def _active_controls(cond: dict[str, Any], timestep: torch.Tensor) -> tuple[int,
 
 def _beside(patcher, uuids: Sequence[Any], transformer_options: dict[str, Any]) -> tuple[Hashable, ...]:
     """For each row, what acts on it beside its conditioning: its ControlNets and the LoRA hooks of the call,
-    whose strength keyframes change."""
-    strengths = tuple(hook.strength for hook in patcher.current_hooks.hooks) if patcher.current_hooks else ()
+    whose strength keyframes change. Strengths are told in halves, for a polynomial follows what changes
+    little by little."""
+    hooks = patcher.current_hooks.hooks if patcher.current_hooks else ()
+    strengths = tuple(round(2 * hook.strength) for hook in hooks)
     active = transformer_options.get(ACTIVE_CONTROLS, {})
     return tuple((active.get(uuid), strengths) for uuid in uuids)
 

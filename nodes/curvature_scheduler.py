@@ -73,7 +73,8 @@ class CurvatureScheduler(io.ComfyNode):
                     min=0,
                     max=100,
                     tooltip="Steps computed in full at the end. 0 leaves it to the cost, which reuses the "
-                    "last step only where few are computed. More keeps fine detail, which nothing repairs.",
+                    "last step where few are computed, or where it is short (schedulers karras, beta). More "
+                    "keeps fine detail, which nothing repairs.",
                 ),
                 io.String.Input(
                     "overrides",

@@ -144,8 +144,8 @@ class Lane:
         self, signature: Signature, captured: Sequence[Kept], step: int, beside: Hashable
     ) -> bool:
         """Whether what was captured at this step can be compared with the cache tensor by tensor: text may be
-        padded otherwise where other rows are evaluated with it, a sampler may go back, and a ControlNet may
-        have begun or ended."""
+        padded otherwise where other rows are evaluated with it, a sampler may go back, and what acts beside
+        the conditioning may have changed, such as a ControlNet that ended."""
         if not self.has_cache(signature) or step <= self.step or beside != self.beside:
             return False
         return [kept.data.shape[1:] for kept in captured] == [part.kept.data.shape[1:] for part in self.cache]

@@ -70,7 +70,7 @@ class Outlook:
             return float(measured)
         # q grows in proportion to how far the cache is away in sigma; the ages of the two runs are not the
         # same.
-        return float(measured) * self._distance(cached_step, step) / self._calibrated_distance(step, age)
+        return float(measured) * abs(self._distance(cached_step, step)) / self._calibrated_distance(step, age)
 
     def correlation(self, step: int, cached_step: int, source_step: int) -> float:
         """Expected cosine between q at this step and the q measured at cached_step, whose cache was

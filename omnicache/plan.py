@@ -101,16 +101,20 @@ class Constraints:
     def with_longest_run(self, steps: int, reused: int) -> "Constraints":
         """The same with a longest run of reused steps, if it is to be chosen: the shortest under which one
         step more could be reused, and that the forced steps fit into. Short runs are what can be corrected
-        best, but where they leave only one plan, that one reuses the steps at the ends too. So the last step
-        does not count as room: it may be reused, but not for the sake of shorter runs."""
+        best, but where they leave only one plan, that one reuses the steps at the ends too."""
         if self.max_consecutive != AUTOMATIC:
             return self
         forced = min(self._longest_forced(), AUTOMATIC_RUNS[-1])
         lengths = [longest for longest in AUTOMATIC_RUNS if longest >= forced]
-        room = replace(self, protect_last=max(self.protect_last, 1))
-        choices = (replace(room, max_consecutive=longest) for longest in lengths)
+        choices = (replace(self.room, max_consecutive=longest) for longest in lengths)
         leaves_choice = (each.max_consecutive for each in choices if each.most_reused(steps) > reused)
         return replace(self, max_consecutive=next(leaves_choice, lengths[-1]))
+
+    @property
+    def room(self) -> "Constraints":
+        """The same with the last step full: it may be reused, but not for the sake of shorter runs or of a
+        larger budget."""
+        return replace(self, protect_last=max(self.protect_last, 1))
 
     def _longest_forced(self) -> int:
         """How many steps in a row are forced to reuse, at most."""

@@ -35,7 +35,8 @@ class Call:
     names them.
     refusal: why nothing may be cached in this call, or None. writes_between: something writes into what
     blocks return at a reuse too. beside: for each row what acts on it beside its conditioning (ControlNets,
-    strengths of LoRA hooks); where that changes a cache jumps, and is not continued.
+    strengths of LoRA hooks), nothing if it is left out; where that changes a cache jumps, and says nothing of
+    what comes behind.
     """
 
     forward: Forward
@@ -45,7 +46,10 @@ class Call:
     refusal: str | None = None
     without_control: Forward | None = None
     writes_between: bool = False
-    beside: tuple[Hashable, ...] | None = None
+    beside: tuple[Hashable, ...] = ()
+
+    def beside_each(self) -> tuple[Hashable, ...]:
+        return self.beside or (None,) * len(self.rows)
 
     def reuse_forward(self, tap: BlockTap) -> Forward:
         """What to run around what the tap replays."""
@@ -249,9 +253,9 @@ class CacheRun:
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
         caches = split_captured(captured, len(lanes))
         changes = self._changes(call, lanes, signature, captured, caches)
-        beside = call.beside or (None,) * len(lanes)
-        for lane, cache, change, noise_part, own in zip(lanes, caches, changes, noises, beside, strict=True):
-            lane.refresh(signature, cache, change, self._step, noise_part, own)
+        for lane, *left, beside in zip(lanes, caches, changes, noises, call.beside_each(), strict=True):
+            cache, change, noise_part = left
+            lane.refresh(signature, cache, change, self._step, noise_part, beside)
             lane.forget_older(self._generations)
         return denoised
 
@@ -265,10 +269,9 @@ class CacheRun:
     ) -> list[Cache | None]:
         """For each lane, by how much what was captured differs from its cache; None where nothing is made of
         it."""
-        beside = call.beside or (None,) * len(lanes)
         goes_on = [
-            lane.goes_on_with(signature, captured, self._step, own)
-            for lane, own in zip(lanes, beside, strict=True)
+            lane.goes_on_with(signature, captured, self._step, beside)
+            for lane, beside in zip(lanes, call.beside_each(), strict=True)
         ]
         if self._generations == 1 or not any(goes_on):
             return [None] * len(lanes)
@@ -295,6 +298,8 @@ class CacheRun:
             return None
         if not all(lane.has_cache(signature) and lane.step < self._step for lane in lanes):
             return None
+        if [lane.beside for lane in lanes] != list(call.beside_each()):
+            return None  # it would be the jump
         cached, parts = self._joined(lanes, is_continued=False), self._plan.at(self._step + 1)
         shadow = self.tap.replay(call.reuse_forward(self.tap), cached, parts, call.writes_between)
         # x0 = x - sigma * output, so the outputs differ by minus the difference of the x0 over sigma.

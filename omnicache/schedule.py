@@ -159,7 +159,7 @@ class Schedule:
 
 def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
     """Expected displacement of the sample, in units of the output's size times its way."""
-    lengths = step_lengths(sigmas, outlook.profile.model.prediction)
+    lengths = np.abs(step_lengths(sigmas, outlook.profile.model.prediction))  # some samplers go back
 
     def cost(step: int, cached_step: int, source_step: int) -> float:
         noise = outlook.noise(step, cached_step)
@@ -176,8 +176,9 @@ def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
 
 def _reach(sigmas: np.ndarray, prediction: str) -> StepCost:
     """The error of a polynomial through the last full steps grows with the product of its distances from
-    them, on the axis of the forecast. Taken of the last two, the only ones that a plan knows, and times the
-    length of the step, over which the error acts."""
+    them. Taken of the last two, the only ones that a plan knows, and times the length of the step, over which
+    the error acts. In log-SNR, also where the forecast itself goes over the angle: that takes the first steps
+    for nearly one, and plans by it lost 2 to 7 dB (docs/experiments.md)."""
     axis = log_snr(sigmas, prediction, FORECAST_SMALLEST)
     lengths = step_lengths(sigmas, prediction)
 
@@ -199,7 +200,7 @@ def _geometric_mean(measured: StepCost, reach: StepCost) -> StepCost:
 def _even(steps: int, reused: int, constraints: Constraints) -> StepCost:
     """Prefers the steps of an evenly spread pattern, and short runs where the constraints force others."""
     first = max(constraints.protect_first, 2)
-    room = max(steps - first - max(constraints.protect_last, 1), 1)
+    room = max(steps - first - constraints.room.protect_last, 1)
     share = min(reused / room, 1.0)
     marks = np.floor((np.arange(room) + 1) * share + 1e-9) > np.floor(np.arange(room) * share + 1e-9)
     wanted = np.zeros(steps, dtype=bool)

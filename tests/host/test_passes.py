@@ -354,6 +354,17 @@ def test_controlnet_is_spared_at_reused_steps():
     assert uncached == STEPS and len(calls) == STEPS // 2
 
 
+def test_controlnet_is_spared_though_another_prompt_comes_later():
+    control, calls = flux_controlnet(), []
+    control.control_model.register_forward_hook(lambda *_: calls.append(1))
+    positive = ranged(controlled(control), 0.0, 0.5) + ranged(controlled(control), 0.5, 1.0)
+    run(build("flux"), "flux", positive, cfg=1.0)
+    uncached = len(calls)
+    calls.clear()
+    run(reusing(build("flux")), "flux", positive, cfg=1.0)
+    assert len(calls) < uncached - 2
+
+
 @pytest.fixture
 def jumps(monkeypatch) -> list[int]:
     """The steps at which a lane's cache was not continued though there was one before."""
@@ -385,6 +396,16 @@ def test_no_forecast_goes_on_over_a_keyframe_of_hooks(jumps):
     assert not jumps
     run(reusing(build("sd3"), order=1), "sd3", *Conds.hooks_that_change_midway("sd3"))
     assert len(jumps) == 1  # of the prompt whose strength changes
+
+
+def test_a_forecast_follows_a_strength_that_changes_little_by_little(jumps):
+    frames = comfy.hooks.HookKeyframeGroup()
+    for step in range(STEPS):
+        share = step / STEPS
+        frames.add(comfy.hooks.HookKeyframe(strength=0.8 + 0.4 * share, start_percent=share))
+    positive = hooked(conditioning("sd3", 1), 1.0, frames)
+    run(reusing(build("sd3"), order=1), "sd3", positive, conditioning("sd3", 2))
+    assert not jumps
 
 
 def test_a_pass_that_runs_in_full_keeps_its_controlnet(monkeypatch):

@@ -277,6 +277,16 @@ def test_a_forecast_does_not_go_on_over_a_change_of_what_acts_beside_the_conditi
     assert run.close().notes == {"there was one cache only, and a forecast needs two": 1}
 
 
+def test_no_noise_is_measured_over_a_change_of_what_acts_beside_the_conditioning():
+    """It would be the change itself, and be taken for what reuse does."""
+    run, model = run_of("FFFr", mode="age-aware")
+    for step in range(3):
+        evaluate(run, model, step, beside=(step < 2,))
+        run.step_finished(step)
+    evaluate(run, model, 3)
+    assert run.close().notes == {"no noise was measured yet": 1}
+
+
 def test_a_changed_shape_runs_full_and_is_reported():
     run, model = run_of("Fr", mode="off")
     evaluate(run, model, 0)

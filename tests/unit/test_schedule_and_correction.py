@@ -232,6 +232,16 @@ def test_overrides_are_read():
         parse_overrides("all")
 
 
+@pytest.mark.parametrize("cost", ["forecast error", "corrected error", "error", "reach", "even"])
+def test_noise_levels_that_rise_in_between_are_planned(cost):
+    """As a sampler that restarts has them."""
+    sigmas = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    schedule = Schedule(Budget("reuse ratio", 0.4), cost, profile=linear_profile())
+    costs = schedule.step_cost(sigmas, 5)
+    assert all(costs(step, step - 1, step - 2) >= 0 for step in range(2, 13))
+    assert sum(schedule.plan_for(sigmas).reused) == 5
+
+
 def test_by_default_half_of_the_steps_are_reused_in_runs_of_two():
     usual = Constraints().with_longest_run(50, 25)
     assert (usual.max_consecutive, usual.protect_first, usual.protect_last) == (2, 2, 0)
