@@ -19,7 +19,7 @@ demo:  ## sample both demo models with and without the pack; results in demo/out
 	@$(SETUP) --demo
 	@$(HOST_PYTHON) demo/run.py
 
-quality: setup  ## the pack beside its rivals on both demo models (days on 2 cores; stop and go on as you like)
+quality: setup  ## the pack beside its rivals on the demo models (days on 2 cores; stop and go on as you like)
 	@$(HOST_PYTHON) bench/quality.py
 
 paper: setup  ## the paper's claims measured anew: docs/paper.md (an hour on 2 cores; stop and go on as you like)
@@ -76,7 +76,7 @@ train: setup  ## train the demo models from nothing (hours)
 	@$(HOST_PYTHON) demo/train.py --model video
 	@$(HOST_PYTHON) demo/train_dit.py
 
-distil: setup  ## distil the image model into the few-step student (an hour)
+distil: setup  ## distil the image model into the few-step student (half an hour)
 	@$(HOST_PYTHON) demo/distil.py
 
 clean:  ## remove the embedded host and everything made

@@ -47,8 +47,9 @@ class OmniCacheModelPatch(io.ComfyNode):
                 CorrectionSocket.Input(
                     "correction",
                     optional=True,
-                    tooltip="From Noise Corrector, which few need. Nothing connected: its defaults, or what "
-                    "a rival's schedule goes with.",
+                    tooltip="From Noise Corrector, which few need. Nothing connected: its defaults, with "
+                    "order 1 for samplers that add noise (ancestral, SDE), or what a rival's schedule goes "
+                    "with.",
                 ),
                 io.Combo.Input(
                     "granularity",

@@ -15,7 +15,7 @@ class NoiseCorrector(io.ComfyNode):
             category=CATEGORY,
             description="Optional. A reused step is a little wrong; this sets how that is corrected. Without "
             "this node what is reused is continued through the last three computed steps (mode forecast, "
-            "order 2), which is a good choice for most.",
+            "order 2; order 1 with samplers that add noise), which is a good choice for most.",
             inputs=[
                 io.Combo.Input(
                     "mode",

@@ -24,14 +24,14 @@ class RivalSchedule(io.ComfyNode):
                     "method",
                     options=list(RIVALS),
                     default="fora",
-                    tooltip="Even: evenly spread full steps. FORA, Delta-DiT, T-GATE, DeepCache: a cadence "
+                    tooltip="FORA, Delta-DiT, T-GATE, DeepCache: a cadence "
                     "for all blocks, a span of them, attention, or all but the outer blocks. TaylorSeer, "
                     "HiCache: a cadence, with a forecast of order 1 or 2 between. PAB: attention, and "
                     "cross-attention for longer, in the middle of the noise. TeaCache, AdaCache: decide "
                     "while sampling, by how much a layer's input or output changes; MoReg also by the "
                     "motion in a video, and on a picture it is plain AdaCache. All these need granularity "
-                    "branch on OmniCache Model Patch. MagCache, LeMiCa-local: chosen from measured "
-                    "magnitudes or errors; these need a profile.",
+                    "branch on OmniCache Model Patch. Even: evenly spread full steps. MagCache, "
+                    "LeMiCa-local: chosen from measured magnitudes or errors; these two need a profile.",
                 ),
                 io.Float.Input(
                     "knob",

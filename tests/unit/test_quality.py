@@ -43,7 +43,8 @@ def test_references_come_first_and_important_settings_before_others():
 def test_a_few_step_model_has_its_own_settings():
     order = tasks(("image_fewstep", "image"), ("euler",), (16, 12, 8, 20), ("omnicache",), 22, seeds=(1,))
     assert [(task.model, task.steps, task.full_steps) for task in order if task.method == "omnicache"] == [
-        ("image_fewstep", 16, 11), ("image_fewstep", 12, 9), ("image_fewstep", 8, 6),
+        ("image_fewstep", 16, 11), ("image_fewstep", 16, 8), ("image_fewstep", 12, 9),
+        ("image_fewstep", 12, 6), ("image_fewstep", 8, 6), ("image_fewstep", 8, 4),
         ("image", 20, 10), ("image", 20, 8), ("image", 20, 6),
     ]  # fmt: skip
 
