@@ -17,6 +17,20 @@ PROMPTS = {"image": "fox on blue", "video": "penguin bouncing on orange"}
 BATCH = {"image": 8, "video": 4}
 STEPS = 50
 COLUMN, ROW = 420, 60
+OF_DEMO = (
+    "This uses a demo model and its OmniCache Demo nodes; `make ui` in the pack's folder starts a ComfyUI "
+    "that has both. For your own model, put its loader, prompts, empty latent and VAE Decode in their place."
+)
+NOTES = {
+    "auto": "Queue it twice: the first run measures at full quality, from the second on it is faster. The "
+    "node says which it was.",
+    "calibrate": "Run it once for a model. It samples at full quality, and saves what it measured under the "
+    "name in save_as.",
+    "generate": "Pick your model's profile in Curvature Scheduler (press R first, so that the menu lists a "
+    "new one). For ancestral and SDE samplers take Noise Corrector away.",
+    "compare": "Samples three times: reused, in full, and with fewer plain steps, which take as long as the "
+    "reused run. The report compares.",
+}
 
 
 def source(model: str, prompt: str, batch: int) -> Graph:
@@ -112,9 +126,9 @@ def compare(model: str) -> Graph:
     return graph | {"save": saver(["report", 0], "with"), "save_report": saver(["report", 1], "report")}
 
 
-def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
+def to_ui(graph: Graph, info: dict[str, Any], note: str = "") -> dict[str, Any]:
     """The same graph in the format of the canvas: positions, numbered links, widget values in the host's
-    order."""
+    order. note: text to stand above it, if any."""
     numbers = {name: number for number, name in enumerate(graph, start=1)}
     depth = {name: _depth(graph, name) for name in graph}
     tops: dict[int, int] = {}
@@ -172,6 +186,14 @@ def to_ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
         )
     for number, origin, slot, *_ in links:
         nodes[origin - 1]["outputs"][slot]["links"].append(number)
+    if note:
+        nodes.append(
+            {
+                "id": len(nodes) + 1, "type": "Note", "pos": [0, -220], "size": [780, 160], "flags": {},
+                "order": len(nodes), "mode": 0, "inputs": [], "outputs": [], "properties": {},
+                "widgets_values": [note],
+            }
+        )  # fmt: skip
     return {
         "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [],
         "config": {}, "extra": {}, "version": 0.4,
@@ -205,14 +227,14 @@ def main() -> None:
         for kind, make in kinds.items():
             if (model, kind) == ("video", "auto"):
                 continue  # the same graph but for the model
-            write(folder, f"{model}_{kind}", make(model), info)
+            write(folder, f"{model}_{kind}", make(model), info, f"{NOTES[kind]}\n\n{OF_DEMO}")
     for name, make in LARGE.items():
         write(folder, name, make(), info)
 
 
-def write(folder: Path, name: str, graph: Graph, info: dict[str, Any]) -> None:
+def write(folder: Path, name: str, graph: Graph, info: dict[str, Any], note: str = "") -> None:
     (folder / "api" / f"{name}.json").write_text(json.dumps(graph, indent=2) + "\n")
-    (folder / f"{name}.json").write_text(json.dumps(to_ui(graph, info), indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(to_ui(graph, info, note), indent=1) + "\n")
     print(name, flush=True)
 
 
