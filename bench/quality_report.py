@@ -10,7 +10,7 @@ import numpy as np
 
 from demo_names import kind_of
 from measures import frechet, precision_recall
-from quality_tasks import IN_BF16
+from quality_tasks import IN_BF16, SETTINGS
 from tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,8 @@ COLUMNS = (
 
 
 def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
-    """One row for each arm over its seeds. Arms measured with several numbers of samples: the most."""
+    """One row for each arm over its seeds, in the order of the documents. Arms measured with several numbers
+    of samples: the most."""
     arms: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
         name = tuple(row[key] for key in ("model", "sampler", "steps", "reuse", "method", "samples"))
@@ -43,7 +44,14 @@ def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
         for row in rows
         if row["method"].startswith("uncached")
     }
-    return [_of_arm(of_arm, plain, folder) for of_arm in best.values()]
+    arms_in_order = sorted(best.values(), key=lambda of_arm: _place(of_arm[0]))
+    return [_of_arm(of_arm, plain, folder) for of_arm in arms_in_order]
+
+
+def _place(row: dict) -> tuple:
+    """Models, more steps before fewer, the samplers of each, budgets."""
+    samplers = list(dict.fromkeys(sampler for sampler, _ in SETTINGS))
+    return MODELS.index(row["model"]), -row["steps"], samplers.index(row["sampler"]), row["reuse"]
 
 
 def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dict:

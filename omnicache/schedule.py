@@ -178,7 +178,7 @@ def _reach(sigmas: np.ndarray, prediction: str) -> StepCost:
     """The error of a polynomial through the last full steps grows with the product of its distances from
     them. Taken of the last two, the only ones that a plan knows, and times the length of the step, over which
     the error acts. In log-SNR, also where the forecast itself goes over the angle: that takes the first steps
-    for nearly one, and plans by it lost 2 to 7 dB (docs/experiments.md)."""
+    for nearly one, and plans by it lost 2 to 9 dB (docs/experiments.md)."""
     axis = log_snr(sigmas, prediction, FORECAST_SMALLEST)
     lengths = step_lengths(sigmas, prediction)
 
