@@ -253,8 +253,8 @@ class CacheRun:
         noises = Rows.split(Kept.as_is(noise), len(lanes)) if noise is not None else [None] * len(lanes)
         caches = split_captured(captured, len(lanes))
         changes = self._changes(call, lanes, signature, captured, caches)
-        for lane, *left, beside in zip(lanes, caches, changes, noises, call.beside_each(), strict=True):
-            cache, change, noise_part = left
+        left = zip(lanes, caches, changes, noises, call.beside_each(), strict=True)
+        for lane, cache, change, noise_part, beside in left:
             lane.refresh(signature, cache, change, self._step, noise_part, beside)
             lane.forget_older(self._generations)
         return denoised
