@@ -4,9 +4,10 @@ compares the state behind it, and the result, with those of the uncached run. Pr
     .host/venv/bin/python bench/growth.py
 """
 
-import argparse
 import sys
 from pathlib import Path
+
+from command_line import parser_of
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
@@ -51,9 +52,7 @@ def grown(demo, steps: int = STEPS, every: int = EVERY) -> list[tuple[float, flo
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_of(__doc__).parse_args()
     from in_process import load_host, load_pack
 
     load_host()

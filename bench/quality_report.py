@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT, DOCS, README = ROOT / "bench" / "out", ROOT / "docs", ROOT / "README.md"
 MARK = "<!-- from make quality -->"
 MODELS = ("image", "video", "image_fewstep", "image_dit")
+SAMPLERS = tuple(dict.fromkeys(sampler for sampler, _ in SETTINGS))
 OF_DIT = "*image_dit* is a class-conditional DiT that predicts noise."
 # Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -50,8 +51,7 @@ def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
 
 def _place(row: dict) -> tuple:
     """Models, more steps before fewer, the samplers of each, budgets."""
-    samplers = list(dict.fromkeys(sampler for sampler, _ in SETTINGS))
-    return MODELS.index(row["model"]), -row["steps"], samplers.index(row["sampler"]), row["reuse"]
+    return MODELS.index(row["model"]), -row["steps"], SAMPLERS.index(row["sampler"]), row["reuse"]
 
 
 def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dict:

@@ -4,10 +4,11 @@ correction, beside the plain sampler with as many computed steps. Writes docs/sa
     .host/venv/bin/python bench/sampler_table.py
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from command_line import parser_of
 
 from tables import number, table
 
@@ -97,9 +98,7 @@ def document(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_of(__doc__).parse_args()
     from in_process import load_host, load_pack
 
     load_host()
