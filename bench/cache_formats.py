@@ -52,10 +52,10 @@ def _reuse_over_full(report: RunReport) -> float:
     return statistics.median(times["reuse"]) / statistics.median(times["full"])
 
 
-def table(rows: list[dict]) -> list[str]:
+def table(rows: list[dict], machine: str) -> list[str]:
     """Lines of Markdown."""
     return [
-        "## Ways to keep the cache",
+        f"## Ways to keep the cache, on {machine}",
         "",
         f"Image demo model (3 wide blocks, fp32), {STEPS} euler steps, half of them reused with the default "
         "correction. PSNR is to the uncached pictures. On a CPU the cache is in main memory already, so "

@@ -32,8 +32,8 @@ class DemoModel:
     """model: the host's ModelPatcher of a demo model: image, video, image_fewstep or image_dit. kind: what it
     makes. cfg: what it is sampled with."""
 
-    def __init__(self, name: str, dtype: torch.dtype | None = None) -> None:
-        """dtype: in which the model computes; None leaves it to the host."""
+    def __init__(self, name: str, dtype: torch.dtype = torch.float32) -> None:
+        """dtype: in which the model computes; the host would take another on a GPU than on a CPU."""
         self.name, self.kind, self.cfg = name, kind_of(name), CFG[name]
         self.takes_labels = name == "image_dit"
         self.model = _load_labelled(name) if self.takes_labels else _load(name, dtype)
@@ -122,17 +122,16 @@ class DemoModel:
         return [[torch.zeros(len(prompts), 1, 1), {"class_label": torch.tensor(numbers)}]]
 
 
-def _load(name: str, dtype: torch.dtype | None) -> "comfy.model_patcher.ModelPatcher":
+def _load(name: str, dtype: torch.dtype) -> "comfy.model_patcher.ModelPatcher":
     weights = ROOT / "demo" / "models" / "diffusion_models" / f"omnicache_demo_{name}.safetensors"
-    options = {} if dtype is None else {"dtype": dtype}
-    return comfy.sd.load_diffusion_model(str(weights), model_options=options)
+    return comfy.sd.load_diffusion_model(str(weights), model_options={"dtype": dtype})
 
 
 def _load_labelled(name: str) -> "comfy.model_patcher.ModelPatcher":
     """A model in the layout of diffusers, through the pack's own loader."""
     folder_paths.add_model_folder_path("diffusers", str(ROOT / "demo" / "models" / "diffusers"))
     loading = importlib.import_module(f"{PACK}.architectures.loading")
-    return loading.load(f"omnicache_demo_{name}", "default")
+    return loading.load(f"omnicache_demo_{name}", "fp32")
 
 
 def psnr(pictures: torch.Tensor, reference: torch.Tensor) -> float:

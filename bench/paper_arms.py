@@ -7,9 +7,9 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import data
+import flops
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
 from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
@@ -22,7 +22,7 @@ from paper_measures import changes, drift, extents, fine_energy, held, nearest, 
 from paper_tasks import FOLDER, MODELS, Arm, Statistics, Trajectories, budgets
 from prompts import drawn_prompts
 from quality_tasks import FOLDER as QUALITY
-from quality_tasks import MODELS as KINDS
+from quality_tasks import TOGETHER
 
 FIRST_SEED = 5_000  # of the noise; the profiles were calibrated with others
 PROMPTS = 40  # seed of the prompts
@@ -50,10 +50,10 @@ def demo_of(model: str) -> DemoModel:
 
 
 def sample(model: str, patched, steps: int, prompts: list[str], cfg: float) -> Sampled:
-    demo, size = demo_of(model), KINDS[MODELS[model].kind].chunk
+    demo = demo_of(model)
     parts = [
-        _sample(demo, patched, steps, prompts[first : first + size], cfg, FIRST_SEED + first)
-        for first in range(0, len(prompts), size)
+        _sample(demo, patched, steps, prompts[first : first + TOGETHER], cfg, FIRST_SEED + first)
+        for first in range(0, len(prompts), TOGETHER)
     ]
     joined = (
         np.concatenate([getattr(part, name) for part in parts], axis=axis)
@@ -219,7 +219,7 @@ def speed_statistics(model: str) -> dict:
     ]
     operations = []
     for patched in models:
-        with FlopCounterMode(display=False) as counter:
+        with flops.counter() as counter:
             sample(model, patched, setting.steps, prompts[:1], setting.cfg)
         operations.append(counter.get_total_flops())
     return {

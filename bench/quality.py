@@ -18,6 +18,7 @@ from pathlib import Path
 import lemica_table
 import long_run
 import quality_report
+import quality_workers
 import row_file
 from quality_tasks import FEW_STEPS, FOLDER, METHODS, MODELS, ROWS, SAMPLES, SEEDS, SETTINGS, Task, tasks
 
@@ -25,10 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 
 
-def run(wanted: Sequence[Task], minutes: float) -> None:
+def run(wanted: Sequence[Task], minutes: float, workers: int = 1) -> None:
     """Measures what is not there yet."""
     missing = measurable(long_run.missing(wanted, ROWS, "arms"))
     if not missing:
+        return
+    if workers > 1:
+        quality_workers.run(missing, ROWS, workers, minutes)
         return
     from in_process import load_host, load_pack
 
@@ -75,6 +79,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="pictures or videos of each seed")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--workers", type=int, default=1, help="processes: for a GPU, one a core")
     parser.add_argument("--redo", nargs="+", choices=METHODS, default=[], help="measure these anew")
     parser.add_argument("--report", action="store_true", help="sample nothing")
     given = parser.parse_args()
@@ -84,7 +89,7 @@ def main() -> None:
         row_file.forget(ROWS, lambda row: row["method"] in given.redo)
     if not given.report:
         wanted = tasks(given.model, given.sampler, given.steps, given.methods, given.samples, given.seeds)
-        run(wanted, given.minutes)
+        run(wanted, given.minutes, given.workers)
     quality_report.write(row_file.read(ROWS), FOLDER)
 
 

@@ -3,6 +3,7 @@ load_pack() first."""
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import comfy.model_management
 import numpy as np
 import torch
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
-from torch.utils.flop_counter import FlopCounterMode
 
+import flops
 import lemica_table
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
 from comfyui_omnicache.omnicache.correction import Correction
@@ -26,7 +28,7 @@ from demo_model import DemoModel
 from demo_names import kind_of
 from judging import classes_of, judge_of, judged, per_sample
 from prompts import drawn_prompts
-from quality_tasks import FOLDER, IN_BF16, MODELS, PUBLISHED, ROOT, WITHOUT_BUDGET, Task
+from quality_tasks import FOLDER, IN_BF16, PUBLISHED, ROOT, TOGETHER, WITHOUT_BUDGET, Task
 from run_reports import reports
 
 HOST_CACHES = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
@@ -67,7 +69,8 @@ class Bench:
         demo_model(name, False)
 
     def measure(self, task: Task) -> dict:
-        """A row: counts, times and, for each sample, distances to the uncached result."""
+        """A row: counts, times and, for each sample, distances to the uncached result. No times of a GPU: of
+        models so small they are those of its driver, and several arms share it (bench/speed.py has them)."""
         torch.manual_seed(task.seed)
         demo, prompts = self._demo(task), prompts_of(task)
         arm = self._arm(task, demo)
@@ -83,7 +86,9 @@ class Bench:
         hits = probabilities.argmax(1) == np.array(classes_of(demo.kind, prompts))
         return {
             "sampled_steps": arm.steps, "setting": arm.setting, "full": counts.full, "asked": counts.asked,
-            "seconds": round(seconds, 4), "flops": self._flops_of(task, demo, arm),
+            "seconds": None if is_on_gpu() else round(seconds, 4),
+            "flops": self._flops_of(task, demo, arm),
+            "flops_uncached": self._flops_of(task.reference, demo, Arm(demo.model, task.steps)),
             "psnr": [round(value, 4) for value in found["psnr"]],
             "ssim": [round(value, 6) for value in found["ssim"]],
             "distance": [float(f"{value:.6g}") for value in found["distance"]],
@@ -160,9 +165,8 @@ class Bench:
         """Pictures (samples, frames, height, width, 3) in 0..1, the CPU seconds of sampling, and the counts
         of the first chunk: they are all the same, but for the host's caches."""
         pictures, seconds, first = [], 0.0, None
-        size = MODELS[task.model].chunk
-        for number in range(0, len(prompts), size):
-            chunk = prompts[number : number + size]
+        for number in range(0, len(prompts), TOGETHER):
+            chunk = prompts[number : number + TOGETHER]
             with counted(demo, arm, len(chunk), task.method in HOST_CACHES) as (model, counts):
                 started = time.process_time()
                 latents = demo.latents(model, task.sampler, arm.steps, chunk, seed=1000 * task.seed + number)
@@ -176,28 +180,35 @@ class Bench:
         """Floating-point operations of sampling one sample, as PyTorch counts them."""
         key = (task.model, task.sampler, task.steps, task.reuse, task.method)
         if key not in self._flops:
-            with FlopCounterMode(display=False) as counter:
+            with flops.counter() as counter:
                 demo.latents(arm.model, task.sampler, arm.steps, prompts_of(task)[:1])
             self._flops[key] = float(counter.get_total_flops())
         return self._flops[key]
 
     def _keep_reference(self, task: Task, pictures: np.ndarray) -> None:
-        np.save(FOLDER / f"{task.key}.pictures.npy", pictures)
+        path = task.pictures
+        partial = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, pictures)
+        partial.replace(path)  # other processes may read it
         self._reference = task.key, pictures
 
     def _reference_of(self, task: Task) -> np.ndarray:
         key = task.reference.key
         if self._reference is None or self._reference[0] != key:
-            path = FOLDER / f"{key}.pictures.npy"
+            path = task.reference.pictures
             if not path.exists():  # its row is there but its pictures are not
                 self.measure(task.reference)
             self._reference = key, np.load(path)
         return self._reference[1]
 
 
+def is_on_gpu() -> bool:
+    return comfy.model_management.get_torch_device().type != "cpu"
+
+
 @cache
 def demo_model(name: str, in_bf16: bool) -> DemoModel:
-    return DemoModel(name, torch.bfloat16 if in_bf16 else None)
+    return DemoModel(name, torch.bfloat16 if in_bf16 else torch.float32)
 
 
 OWN_COSTS: dict[str, Cost] = {"omnicache-paper": "curvature", "omnicache-no-profile": "reach"}

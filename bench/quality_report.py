@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,8 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
               "uncached-bf16" if row["method"] in IN_BF16 else "uncached"]
         for each in rows
     ]  # fmt: skip
-    ratios = [base["seconds"] / each["seconds"] for base, each in zip(bases, rows, strict=True)]
+    timed = [(base, each) for base, each in zip(bases, rows, strict=True) if each["seconds"]]
+    ratios = [base["seconds"] / each["seconds"] for base, each in timed if base["seconds"]]
     computed = row["full"] / bases[0]["asked"]
     spread = {
         name: [value for each in rows for value in each[name]]
@@ -72,9 +73,10 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
         "model": row["model"], "method": row["method"], "budget": row["reuse"],
         "reuse": round(1 - computed, 4), "steps": row["sampled_steps"], "of_steps": row["steps"],
         "sampler": row["sampler"], "setting": row["setting"], "full": row["full"], "asked": row["asked"],
-        "flops": round(row["flops"] / bases[0]["flops"], 4),
-        "seconds": round(statistics.median(each["seconds"] for each in rows), 3),
-        "speedup": round(statistics.median(ratios), 3),
+        # Of the same count where it is there: those before it left attention out on a CPU.
+        "flops": round(row["flops"] / row.get("flops_uncached", bases[0]["flops"]), 4),
+        "seconds": _median(each["seconds"] for each in rows if each["seconds"]),
+        "speedup": _median(ratios),
         "psnr": round(float(np.mean(spread["psnr"])), 2), "psnr_sd": round(float(np.std(spread["psnr"])), 2),
         "ssim": round(float(np.mean(spread["ssim"])), 4), "ssim_sd": round(float(np.std(spread["ssim"])), 4),
         "distance": float(f"{np.mean(spread['distance']):.4g}"),
@@ -82,6 +84,12 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
         "accuracy": round(float(np.mean(spread["hits"])), 4),
         "samples": sum(each["samples"] for each in rows), "seeds": len(rows),
     }  # fmt: skip
+
+
+def _median(values: Iterable[float]) -> float | None:
+    """None where nothing was timed: on a GPU that others use as well."""
+    kept = list(values)
+    return round(statistics.median(kept), 3) if kept else None
 
 
 def _against_data(rows: Sequence[dict], bases: Sequence[dict], folder: Path) -> dict[str, float | None]:
@@ -258,6 +266,7 @@ def is_idle(row: dict) -> bool:
 def _cells(row: dict, is_best: bool) -> list[str]:
     is_reference = row["method"].startswith("uncached")
     budget = f"{row['budget']:.0%}" if row["budget"] else "-" if is_reference else "published"
+    speedup = f"{row['speedup']:.2f}x" if row["speedup"] else "-"
     name = row["method"] + (" (idle)" if is_idle(row) else "")
     quality = ["-", "-", "-"]
     if not is_reference:
@@ -276,7 +285,7 @@ def _cells(row: dict, is_best: bool) -> list[str]:
         ]
     return [
         name, budget, f"{row['full']} / {row['asked']}",
-        f"{row['flops']:.0%}", f"{row['speedup']:.2f}x", *quality, *data, f"{row['accuracy']:.1%}",
+        f"{row['flops']:.0%}", speedup, *quality, *data, f"{row['accuracy']:.1%}",
         str(row["samples"]),
     ]  # fmt: skip
 

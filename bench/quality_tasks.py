@@ -24,21 +24,21 @@ USUAL_BUDGETS = (0.5, 0.6, 0.7)
 
 @dataclass(frozen=True)
 class Kind:
-    """cost: of one sample's step, as a multiple of the image model's. chunk: samples evaluated together."""
+    """cost: of one sample's step, as a multiple of the image model's."""
 
     settings: tuple[tuple[str, int], ...]
     cost: float
-    chunk: int
 
 
 MODELS = {
-    "image": Kind(SETTINGS, 1.0, 32),
-    "image_fewstep": Kind(FEW_STEPS, 0.5, 32),
-    "image_dit": Kind(OF_DIT, 0.5, 32),
-    "video": Kind(SETTINGS, 10.0, 8),
+    "image": Kind(SETTINGS, 1.0),
+    "image_fewstep": Kind(FEW_STEPS, 0.5),
+    "image_dit": Kind(OF_DIT, 0.5),
+    "video": Kind(SETTINGS, 10.0),
 }
 SEEDS = (1, 2, 3)
 SAMPLES = 22  # of each seed: 66 in all
+TOGETHER = 32  # samples evaluated together, at most
 METHODS = (
     "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "omnicache-no-profile", "lemica",
     "taylorseer-2", "taylorseer-1", "teacache", "magcache", "fora", "hicache-2", "hicache-1", "lemica-local",
@@ -91,6 +91,11 @@ class Task:
         """The uncached arm that it is compared with: the same model in the same number format."""
         method = "uncached-bf16" if self.method in IN_BF16 else "uncached"
         return Task(self.model, self.sampler, self.steps, 0.0, method, self.seed, self.samples)
+
+    @property
+    def pictures(self) -> Path:
+        """Where those of an uncached arm are kept."""
+        return FOLDER / f"{self.key}.pictures.npy"
 
     @property
     def work(self) -> float:

@@ -1,8 +1,8 @@
 """Time and memory of the pack on a model whose blocks take nearly all of the time: random weights, ratios
-within one interleaved run. Writes bench/out/speed.json and docs/speed.md.
+within one interleaved run. Writes bench/out/speed.json, or speed_real.json, and of both docs/speed.md.
 
     .host/venv/bin/python bench/speed.py           a Wan of 24 blocks at this machine's size
-    .host/venv/bin/python bench/speed.py --real    Flux 12B and Wan 14B in bf16 (needs a GPU)
+    .host/venv/bin/python bench/speed.py --real    Flux 12B and Wan 14B in bf16 (needs a GPU of 80 GB)
 """
 
 import argparse
@@ -12,8 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -48,18 +49,23 @@ from comfyui_omnicache.omnicache.schedule import Schedule  # noqa: E402
 from comfyui_omnicache.omnicache.tap import StackTap  # noqa: E402
 from tiny_models import conditioning  # noqa: E402
 
-STEPS, ROUNDS = 20, 5
+STEPS = 20
+RIVALS = {"easycache": EasyCacheNode, "lazycache": LazyCacheNode}
 
 
 @dataclass(frozen=True)
 class Size:
-    """A random model: its family in tiny_models, and what its configuration has instead."""
+    """A random model: its family in tiny_models, and what its configuration has instead. tokens: of the text.
+    rivals: whether the host's own caches are timed beside it."""
 
     name: str
     family: str
     latent: tuple[int, ...]
     dtype: torch.dtype
     config: dict[str, object]
+    tokens: int = 4
+    rounds: int = 5
+    rivals: bool = True
 
 
 HERE = (
@@ -69,11 +75,11 @@ HERE = (
 REAL = (
     Size("Flux 12B, 1024 x 1024, bf16", "flux", (16, 128, 128), torch.bfloat16,
          dict(hidden_size=3072, num_heads=24, mlp_ratio=4.0, depth=19, depth_single_blocks=38,
-              axes_dim=[16, 56, 56])),
+              axes_dim=[16, 56, 56]), tokens=512, rounds=3),
     Size("Wan 14B, 33 frames of 480 x 832, bf16", "wan", (16, 9, 60, 104), torch.bfloat16,
-         dict(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)),
+         dict(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40), tokens=512, rounds=1, rivals=False),
 )  # fmt: skip
-OUT = ROOT / "bench" / "out" / "speed.json"
+OUT, FILES = ROOT / "bench" / "out", ("speed.json", "speed_real.json")
 
 reports: list = []
 messages.announce = reports.append
@@ -90,16 +96,12 @@ def timed_replay(tap: StackTap, *args: object, **options: object) -> torch.Tenso
     return out
 
 
-def model_of(family: str, shape: tuple[int, ...], dtype: torch.dtype, **changes):
-    """A random model of the host's class in a size of our own, and the shape of its latents."""
-    tiny = tiny_models.MODELS[family]
-    sized = tiny_models.Tiny(**{**vars(tiny), "unet": {**tiny.unet, **changes}, "shape": shape})
-    tiny_models.MODELS["sized"] = sized
-    model = tiny_models.build("sized", dtype)
-    device = comfy.model_management.get_torch_device()
-    model.load_device, model.offload_device = device, device
-    model.model.to(device)
-    return model
+def model_of(size: Size):
+    """A random model of the host's class in a size of our own, made where it computes."""
+    tiny = tiny_models.MODELS[size.family]
+    unet, text = {**tiny.unet, **size.config}, (1, size.tokens, tiny_models.WIDTH)
+    tiny_models.MODELS["sized"] = replace(tiny, unet=unet, shape=size.latent, text=text)
+    return tiny_models.build("sized", size.dtype, comfy.model_management.get_torch_device())
 
 
 def sample(model, steps: int = STEPS) -> float:
@@ -133,7 +135,7 @@ def calibrate(model) -> tuple[float, object]:
     return time.perf_counter() - started, out.args[0]
 
 
-def compare(model) -> dict[str, float]:
+def compare(model, size: Size) -> dict[str, float]:
     """Interleaved rounds of all ways to sample; medians of the ratios to the plain runs before and after,
     for the speed of a shared machine drifts."""
     sample(model, 3)
@@ -150,13 +152,13 @@ def compare(model) -> dict[str, float]:
         "speedup_50": lambda: sample(patches[0.5]),
         "speedup_60": lambda: sample(patches[0.6]),
         "calibration": lambda: calibrate(model)[0],
-        "easycache": lambda: sample(EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]),
-        "lazycache": lambda: sample(LazyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]),
     }
+    for name, node in RIVALS.items() if size.rivals else ():
+        arms[name] = partial(_sample_rival, model, node)
     ratios: dict[str, list[float]] = {name: [] for name in arms}
     full, reused = [], []
     before = sample(model)
-    for number in range(ROUNDS):
+    for number in range(size.rounds):
         for name, arm in arms.items():
             reports.clear()
             own = arm()
@@ -167,7 +169,9 @@ def compare(model) -> dict[str, float]:
             ratios[name].append((before + after) / 2 / own)
             full.append(after / STEPS * 1000)
             before = after
-            print(f"round {number + 1} of {ROUNDS}: {name} {own:.2f} s, {ratios[name][-1]:.3f}", flush=True)
+            print(
+                f"round {number + 1} of {size.rounds}: {name} {own:.2f} s, {ratios[name][-1]:.3f}", flush=True
+            )
 
     def ratio(name: str) -> float:
         return statistics.median(ratios[name])
@@ -180,11 +184,14 @@ def compare(model) -> dict[str, float]:
         "speedup_50": round(ratio("speedup_50"), 3),
         "speedup_60": round(ratio("speedup_60"), 3),
         "calibration_over_plain": round(1 / ratio("calibration"), 3),
-        "easycache_speedup": round(ratio("easycache"), 3),
-        "lazycache_speedup": round(ratio("lazycache"), 3),
+        **{f"{name}_speedup": round(ratio(name), 3) for name in RIVALS if name in ratios},
         **_memory(model, patches[0.5]),
         **_planning(profile),
     }
+
+
+def _sample_rival(model, node) -> float:
+    return sample(node.execute(model, 0.2, 0.15, 0.95, False).args[0])
 
 
 def _shadow(patch) -> float:
@@ -212,10 +219,20 @@ def _memory(model, patch) -> dict[str, float]:
     hook = block.register_forward_hook(note_size)
     sample(model, 3)
     hook.remove()
-    return {
+    found = {
         "cache_tensors_per_lane": round(reports[0].cache_bytes / hidden[0], 3),
         "hidden_state_bytes": hidden[0],
     }
+    if torch.cuda.is_available():
+        found["peak_over_plain_bytes"] = _peak(patch) - _peak(model)
+    return found
+
+
+def _peak(model) -> int:
+    """Bytes of the GPU's memory that tensors take, at most, in a short run."""
+    torch.cuda.reset_peak_memory_stats()
+    sample(model, 8)
+    return torch.cuda.max_memory_allocated()
 
 
 def _planning(profile) -> dict[str, float]:
@@ -252,8 +269,8 @@ def growth() -> list[dict]:
         ("twice the blocks", 48, 16),
         ("four times the tokens", 24, 32),
     ):
-        model = model_of("wan", (16, 4, side, side), torch.float32, dim=256, ffn_dim=1024, num_heads=2,
-                         num_layers=blocks)  # fmt: skip
+        config = dict(dim=256, ffn_dim=1024, num_heads=2, num_layers=blocks)
+        model = model_of(Size(name, "wan", (16, 4, side, side), torch.float32, config))
         schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
         patch = OmniCacheModelPatch.execute(model, schedule).args[0]
         sample(patch, 12)
@@ -270,32 +287,38 @@ def growth() -> list[dict]:
     return rows
 
 
-def document(result: dict) -> str:
+def document(results: Sequence[dict]) -> str:
     lines = [
         "# Speed and memory",
         "",
-        f"Made by `.host/venv/bin/python bench/speed.py` on {result['machine']}; random weights, {STEPS} "
-        f"steps, no guidance, medians of {ROUNDS} interleaved rounds, as ratios to the plain runs before "
-        "and after. The correction is on. The host's EasyCache and LazyCache (threshold 0.2) stand beside it "
-        "without quality: on random weights there is none to compare.",
+        f"Random weights, {STEPS} steps, no guidance, as ratios to the plain runs before and after, medians "
+        "where there are several rounds. The correction is on. The host's EasyCache and LazyCache (threshold "
+        "0.2) stand beside it without quality: on random weights there is none to compare.",
         "",
     ]
-    for model in result["models"]:
-        lines += [f"## {model['name']}", "", "| figure | value |", "|---|---|"]
-        lines += [f"| {key} | {value} |" for key, value in model.items() if key != "name"]
-        lines.append("")
-    if result.get("growth"):
-        titles = ("case", "blocks", "tokens", "full step, ms", "reused step, ms", "cache, bytes")
-        lines += ["## Growth", "", f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
-        lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in result["growth"]]
-    if result.get("formats"):
-        lines += ["", *cache_formats.table(result["formats"])]
+    for result in results:
+        for model in result["models"]:
+            lines += [
+                f"## {model['name']}", "",
+                f"Made by `.host/venv/bin/python {result['command']}` on {result['machine']}; "
+                f"{model['rounds']} interleaved rounds.", "", "| figure | value |", "|---|---|",
+            ]  # fmt: skip
+            lines += [f"| {key} | {value} |" for key, value in model.items() if key not in ("name", "rounds")]
+            lines.append("")
+    for result in results:
+        if result["growth"]:
+            titles = ("case", "blocks", "tokens", "full step, ms", "reused step, ms", "cache, bytes")
+            lines += [f"## Growth, on {result['machine']}", "", f"| {' | '.join(titles)} |"]
+            lines += ["|---|---|---|---|---|---|"]
+            lines += [f"| {' | '.join(map(str, row.values()))} |" for row in result["growth"]]
+            lines.append("")
+        lines += [*cache_formats.table(result["formats"], result["machine"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--real", action="store_true", help="Flux 12B and Wan 14B in bf16, on a GPU")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--real", action="store_true", help="Flux 12B and Wan 14B in bf16, on a GPU of 80 GB")
     options = parser.parse_args()
     if options.real and not torch.cuda.is_available():
         sys.exit("--real needs a GPU, and torch sees none here. Run it without --real.")
@@ -303,18 +326,23 @@ def main() -> None:
     machine += "" if torch.cuda.is_available() else f", {torch.get_num_threads()} threads"
     models = []
     for size in REAL if options.real else HERE:
-        model = model_of(size.family, size.latent, size.dtype, **size.config)
-        models.append({"name": size.name, **compare(model)})
+        model = model_of(size)
+        models.append({"name": size.name, "rounds": size.rounds, **compare(model, size)})
+        print(json.dumps(models[-1]), flush=True)
         del model
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
     result = {
-        "machine": machine, "torch": torch.__version__, "import_s": import_seconds(), "models": models,
-        "growth": [] if options.real else growth(),
-        "formats": [] if options.real else cache_formats.measure(),
+        "machine": machine, "command": "bench/speed.py" + " --real" * options.real,
+        "torch": torch.__version__, "import_s": None if options.real else import_seconds(), "models": models,
+        "growth": [] if options.real else growth(), "formats": cache_formats.measure(),
     }  # fmt: skip
-    result.update({key: value for key, value in models[0].items() if key != "name"})
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (ROOT / "docs" / "speed.md").write_text(document(result), encoding="utf-8")
+    result.update({key: value for key, value in models[0].items() if key not in ("name", "rounds")})
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / FILES[options.real]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    there = [path for path in (OUT / FILES[True], OUT / FILES[False]) if path.exists()]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in there]
+    (ROOT / "docs" / "speed.md").write_text(document(results), encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 

@@ -346,18 +346,20 @@ MODELS = {
 }  # fmt: skip
 
 
-def build(family: str, dtype: torch.dtype = torch.float32) -> comfy.model_patcher.ModelPatcher:
+def build(
+    family: str, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> comfy.model_patcher.ModelPatcher:
     """A tiny model with random weights, in which nothing is zero: neither gates nor last layers."""
     tiny = MODELS[family]
     torch.manual_seed(0)
     config = tiny.config(dict(tiny.unet))
     config.set_inference_dtype(dtype, None)
     with torch.no_grad():
-        model = tiny.make(config)
+        model = tiny.make(config).to(device)
         for tensor in [*model.diffusion_model.parameters(), *model.diffusion_model.buffers()]:
             if tensor.is_floating_point():
                 tensor.normal_(0, 0.08 if tensor.ndim > 1 else 0.05)
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+    return comfy.model_patcher.ModelPatcher(model, device, device)
 
 
 def count_leaf_calls(model, family: str) -> list[int]:
