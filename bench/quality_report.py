@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ OF_DIT = "*image_dit* is a class-conditional DiT that predicts noise."
 # Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osv^D<>Pp*Xhd"
+NO_TIMES = {"seconds": None, "speedup": None}
 COLUMNS = (
     "method", "budget", "evaluations", "FLOPs", "speed-up", "PSNR dB", "SSIM", "distance", "Frechet",
     "precision", "recall", "accuracy", "samples",
@@ -33,20 +34,45 @@ def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
     of samples: the most."""
     arms: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
-        name = tuple(row[key] for key in ("model", "sampler", "steps", "reuse", "method", "samples"))
-        arms[name].append(row)
+        arms[*_arm(row), row["samples"]].append(row)
     best: dict[tuple, list[dict]] = {}
-    for name, of_arm in arms.items():
+    for (*arm, _), of_arm in arms.items():
         total = sum(row["samples"] for row in of_arm)
-        if total > sum(row["samples"] for row in best.get(name[:-1], [])):
-            best[name[:-1]] = of_arm
-    plain = {
-        (row["model"], row["sampler"], row["steps"], row["seed"], row["samples"], row["method"]): row
-        for row in rows
-        if row["method"].startswith("uncached")
+        if total > sum(row["samples"] for row in best.get(tuple(arm), [])):
+            best[tuple(arm)] = of_arm
+    plain = {_base(row): row for row in rows if row["method"].startswith("uncached")}
+    times = _times(rows, plain)
+    return [
+        {**_of_arm(best[name], plain, folder), **times.get(name, NO_TIMES)}
+        for name in sorted(best, key=lambda name: _place(best[name][0]))
+    ]
+
+
+def _times(rows: Sequence[dict], plain: dict[tuple, dict]) -> dict[tuple, dict[str, float]]:
+    """CPU seconds of one sample and the speed-up of each arm, medians over all seeds that were timed, those
+    with fewer samples too: on a GPU, which other arms use as well, none is."""
+    timed: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        base = plain.get(_base(row), {}).get("seconds")
+        if row["seconds"] and base:
+            timed[_arm(row)].append((row["seconds"] / row["samples"], base / row["seconds"]))
+    return {
+        arm: {
+            "seconds": round(statistics.median(own for own, _ in times), 4),
+            "speedup": round(statistics.median(ratio for _, ratio in times), 3),
+        }
+        for arm, times in timed.items()
     }
-    arms_in_order = sorted(best.values(), key=lambda of_arm: _place(of_arm[0]))
-    return [_of_arm(of_arm, plain, folder) for of_arm in arms_in_order]
+
+
+def _arm(row: dict) -> tuple:
+    return tuple(row[key] for key in ("model", "sampler", "steps", "reuse", "method"))
+
+
+def _base(row: dict) -> tuple:
+    """Of the uncached arm that a row is compared with."""
+    method = "uncached-bf16" if row["method"] in IN_BF16 else "uncached"
+    return row["model"], row["sampler"], row["steps"], row["seed"], row["samples"], method
 
 
 def _place(row: dict) -> tuple:
@@ -55,15 +81,9 @@ def _place(row: dict) -> tuple:
 
 
 def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dict:
-    """full, asked, seconds are those of one seed, as in the demo's report: the median."""
+    """full, asked: of one seed, as in the demo's report."""
     row = rows[0]
-    bases = [
-        plain[each["model"], each["sampler"], each["steps"], each["seed"], each["samples"],
-              "uncached-bf16" if row["method"] in IN_BF16 else "uncached"]
-        for each in rows
-    ]  # fmt: skip
-    timed = [(base, each) for base, each in zip(bases, rows, strict=True) if each["seconds"]]
-    ratios = [base["seconds"] / each["seconds"] for base, each in timed if base["seconds"]]
+    bases = [plain[_base(each)] for each in rows]
     computed = row["full"] / bases[0]["asked"]
     spread = {
         name: [value for each in rows for value in each[name]]
@@ -73,10 +93,8 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
         "model": row["model"], "method": row["method"], "budget": row["reuse"],
         "reuse": round(1 - computed, 4), "steps": row["sampled_steps"], "of_steps": row["steps"],
         "sampler": row["sampler"], "setting": row["setting"], "full": row["full"], "asked": row["asked"],
-        # Of the same count where it is there: those before it left attention out on a CPU.
-        "flops": round(row["flops"] / row.get("flops_uncached", bases[0]["flops"]), 4),
-        "seconds": _median(each["seconds"] for each in rows if each["seconds"]),
-        "speedup": _median(ratios),
+        # The newest knows what it is to be compared with: older ones left attention out on a CPU.
+        "flops": round(rows[-1]["flops"] / rows[-1].get("flops_uncached", bases[-1]["flops"]), 4),
         "psnr": round(float(np.mean(spread["psnr"])), 2), "psnr_sd": round(float(np.std(spread["psnr"])), 2),
         "ssim": round(float(np.mean(spread["ssim"])), 4), "ssim_sd": round(float(np.std(spread["ssim"])), 4),
         "distance": float(f"{np.mean(spread['distance']):.4g}"),
@@ -84,12 +102,6 @@ def _of_arm(rows: Sequence[dict], plain: dict[tuple, dict], folder: Path) -> dic
         "accuracy": round(float(np.mean(spread["hits"])), 4),
         "samples": sum(each["samples"] for each in rows), "seeds": len(rows),
     }  # fmt: skip
-
-
-def _median(values: Iterable[float]) -> float | None:
-    """None where nothing was timed: on a GPU that others use as well."""
-    kept = list(values)
-    return round(statistics.median(kept), 3) if kept else None
 
 
 def _against_data(rows: Sequence[dict], bases: Sequence[dict], folder: Path) -> dict[str, float | None]:

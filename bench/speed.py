@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -135,9 +135,9 @@ def calibrate(model) -> tuple[float, object]:
     return time.perf_counter() - started, out.args[0]
 
 
-def compare(model, size: Size) -> dict[str, float]:
-    """Interleaved rounds of all ways to sample; medians of the ratios to the plain runs before and after,
-    for the speed of a shared machine drifts."""
+def compare(model, size: Size) -> Iterator[dict[str, float]]:
+    """Figures so far, again and again until all are there: interleaved rounds of all ways to sample, as
+    medians of the ratios to the plain runs before and after, for the speed of a shared machine drifts."""
     sample(model, 3)
     _, profile = calibrate(model)
 
@@ -154,7 +154,7 @@ def compare(model, size: Size) -> dict[str, float]:
         "calibration": lambda: calibrate(model)[0],
     }
     for name, node in RIVALS.items() if size.rivals else ():
-        arms[name] = partial(_sample_rival, model, node)
+        arms[f"{name}_speedup"] = partial(_sample_rival, model, node)
     ratios: dict[str, list[float]] = {name: [] for name in arms}
     full, reused = [], []
     before = sample(model)
@@ -172,21 +172,28 @@ def compare(model, size: Size) -> dict[str, float]:
             print(
                 f"round {number + 1} of {size.rounds}: {name} {own:.2f} s, {ratios[name][-1]:.3f}", flush=True
             )
+            yield _figures(ratios, full, reused)
+    yield {
+        **_figures(ratios, full, reused),
+        "shadow_over_full": round(_shadow(patches[0.5]) / statistics.median(full), 4),
+        **_memory(model, patches[0.5]),
+        **_planning(profile),
+    }
 
-    def ratio(name: str) -> float:
-        return statistics.median(ratios[name])
 
-    one = statistics.median(full)
+def _figures(
+    ratios: dict[str, list[float]], full: Sequence[float], reused: Sequence[float]
+) -> dict[str, float]:
+    """full, reused: milliseconds of steps."""
+    found = {name: statistics.median(each) for name, each in ratios.items() if each}
+    one, overhead = statistics.median(full), {}
+    if "calibration" in found:
+        overhead["calibration_over_plain"] = round(1 / found.pop("calibration"), 3)
     return {
         "full_ms": round(one, 2),
         "reuse_over_full": round(statistics.median(reused) / one, 4),
-        "shadow_over_full": round(_shadow(patches[0.5]) / one, 4),
-        "speedup_50": round(ratio("speedup_50"), 3),
-        "speedup_60": round(ratio("speedup_60"), 3),
-        "calibration_over_plain": round(1 / ratio("calibration"), 3),
-        **{f"{name}_speedup": round(ratio(name), 3) for name in RIVALS if name in ratios},
-        **_memory(model, patches[0.5]),
-        **_planning(profile),
+        **{name: round(ratio, 3) for name, ratio in found.items()},
+        **overhead,
     }
 
 
@@ -312,7 +319,8 @@ def document(results: Sequence[dict]) -> str:
             lines += ["|---|---|---|---|---|---|"]
             lines += [f"| {' | '.join(map(str, row.values()))} |" for row in result["growth"]]
             lines.append("")
-        lines += [*cache_formats.table(result["formats"], result["machine"]), ""]
+        if result["formats"]:
+            lines += [*cache_formats.table(result["formats"], result["machine"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -324,26 +332,34 @@ def main() -> None:
         sys.exit("--real needs a GPU, and torch sees none here. Run it without --real.")
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     machine += "" if torch.cuda.is_available() else f", {torch.get_num_threads()} threads"
-    models = []
+    result = {
+        "machine": machine, "command": "bench/speed.py" + " --real" * options.real,
+        "torch": torch.__version__, "models": [], "growth": [], "formats": [],
+    }  # fmt: skip
     for size in REAL if options.real else HERE:
         model = model_of(size)
-        models.append({"name": size.name, "rounds": size.rounds, **compare(model, size)})
-        print(json.dumps(models[-1]), flush=True)
+        others = result["models"]
+        for figures in compare(model, size):
+            result["models"] = [*others, {"name": size.name, "rounds": size.rounds, **figures}]
+            write(result, FILES[options.real])
         del model
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
-    result = {
-        "machine": machine, "command": "bench/speed.py" + " --real" * options.real,
-        "torch": torch.__version__, "import_s": None if options.real else import_seconds(), "models": models,
-        "growth": [] if options.real else growth(), "formats": cache_formats.measure(),
-    }  # fmt: skip
-    result.update({key: value for key, value in models[0].items() if key not in ("name", "rounds")})
+    if not options.real:
+        result["import_s"], result["growth"] = import_seconds(), growth()
+    result["formats"] = cache_formats.measure()
+    write(result, FILES[options.real])
+    print(json.dumps(result, indent=1))
+
+
+def write(result: dict, name: str) -> None:
+    """What is there so far, and the document of it and of what other machines measured."""
+    first = {key: value for key, value in result["models"][0].items() if key not in ("name", "rounds")}
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / FILES[options.real]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (OUT / name).write_text(json.dumps({**result, **first}, indent=1) + "\n", encoding="utf-8")
     there = [path for path in (OUT / FILES[True], OUT / FILES[False]) if path.exists()]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in there]
     (ROOT / "docs" / "speed.md").write_text(document(results), encoding="utf-8")
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

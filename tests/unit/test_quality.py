@@ -1,6 +1,7 @@
 """The quality bench around its sampling: order, what is left out, and what the report makes of rows."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import lemica_table
 import quality
 import quality_report
+import quality_tasks
+import quality_workers
 import row_file
 from quality_tasks import PUBLISHED, Task, tasks
 
@@ -148,3 +151,67 @@ def test_best_is_who_meets_the_budget():
     ]
     assert quality_report.best_of(rows, 0.5) is rows[0]
     assert quality_report.best_of(rows, 0.0) is None and quality_report.best_of(rows, 0.6) is None
+
+
+def test_a_worker_gets_all_seeds_of_an_arm_at_once():
+    order = tasks(("image",), ("euler",), (20,), ("fora", "even"), 4, seeds=(1, 2))
+    batches = quality_workers._batches([task for task in order if task.method != "uncached"])
+    assert [[(task.method, task.reuse, task.seed) for task in batch] for batch in batches][:2] == [
+        [("even", 0.5, 1), ("even", 0.5, 2)], [("even", 0.6, 1), ("even", 0.6, 2)]
+    ]  # fmt: skip
+    assert sum(batches, []) and len(sum(batches, [])) == len(set(sum(batches, [])))
+
+
+@pytest.fixture
+def threads(tmp_path, monkeypatch):
+    """In the place of processes, which would load the host; no pictures of earlier runs."""
+    monkeypatch.setattr(quality_tasks, "FOLDER", tmp_path)
+    monkeypatch.setattr(
+        quality_workers, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(workers)
+    )
+
+
+def test_workers_measure_references_first_and_go_on_after_a_failure(threads, tmp_path, monkeypatch, capsys):
+    rows = tmp_path / "rows.jsonl"
+    started = []
+
+    def measured(batch):
+        started.append(batch[0].method)
+        if batch[0].method == "even":
+            raise ValueError("out of luck")
+        return [{"key": task.key} for task in batch]
+
+    monkeypatch.setattr(quality_workers, "prepare", lambda models: started.append(models))
+    monkeypatch.setattr(quality_workers, "measured", measured)
+    wanted = tasks(("image",), ("euler",), (20,), ("fora", "even"), 4, seeds=(1, 2))
+    quality_workers.run(wanted, rows, 2, 60.0)
+    assert started[:2] == [["image"], "uncached"] and sorted(started[2:]) == ["even"] * 3 + ["fora"] * 4
+    assert len(row_file.read(rows)) == 2 + 4 * 2
+    assert "out of luck" in capsys.readouterr().err
+
+
+def test_a_reference_whose_pictures_alone_are_missing_gets_no_second_row(threads, tmp_path, monkeypatch):
+    rows, started = tmp_path / "rows.jsonl", []
+    wanted = tasks(("image",), ("euler",), (20,), ("even",), 4, seeds=(1,))
+    row_file.append(rows, {"key": wanted[0].key})
+    monkeypatch.setattr(quality_workers, "prepare", lambda models: None)
+    monkeypatch.setattr(
+        quality_workers, "measured", lambda batch: started.append(batch) or [{"key": batch[0].key}]
+    )
+    quality_workers.run(wanted[1:], rows, 2, 60.0)
+    assert [batch[0].method for batch in started] == ["uncached", "even", "even", "even"]
+    assert sorted(row["key"] for row in row_file.read(rows)) == sorted(task.key for task in wanted)
+
+
+def test_times_are_those_of_a_cpu_with_fewer_samples_too(tmp_path):
+    """Four samples were timed, more were sampled on a GPU."""
+    gpu = {"samples": 8, "seconds": None, "flops_uncached": 200.0, "flops": 90.0}
+    rows = [
+        uncached(), row("omnicache", seconds=0.8),
+        {**uncached(), **gpu, "key": "of a GPU"}, row("omnicache", **gpu), row("even", **gpu),
+    ]  # fmt: skip
+    arms = {arm["method"]: arm for arm in quality_report.aggregated(rows, tmp_path)}
+    assert arms["omnicache"]["samples"] == 8 and arms["omnicache"]["flops"] == 0.45
+    assert (arms["omnicache"]["speedup"], arms["omnicache"]["seconds"]) == (2.5, 0.2)
+    assert (arms["even"]["speedup"], arms["even"]["seconds"]) == (None, None)
+    assert "| - |" in quality_report.document(list(arms.values()))
