@@ -2,6 +2,7 @@
 
     .host/venv/bin/python bench/quality.py                    # everything; stop and start again as you like
     .host/venv/bin/python bench/quality.py --minutes 60 --model image --sampler euler --steps 50
+    .host/venv/bin/python bench/quality.py --workers 15       # on a GPU: 2500 arms took 7 minutes of an H200
     .host/venv/bin/python bench/quality.py --report           # only the table and the plots, of what is there
 
 Each finished arm of each seed is a line of .host/quality/rows.jsonl and is not sampled again. The report,

@@ -151,8 +151,12 @@ def document(rows: Sequence[dict]) -> str:
         "nearly as many full steps (js/docs/RivalSchedule.md), or the *published* one. *evaluations*: with "
         "all blocks computed, of those the sampler asked for. *FLOPs*: as a share of uncached; more than the "
         "evaluations say where a method reuses only a part of the model. *speed-up*: of the CPU seconds of "
-        "one thread; where other work ran beside it, it scatters by a third, so go by the FLOPs, and by "
-        "[speed.md](speed.md) for time. *fewer-steps* is the control.",
+        "one thread, where an arm was sampled on a CPU, with fewer samples too; other work ran beside it, so "
+        "it scatters by a third: go by the FLOPs, and by [speed.md](speed.md) for time. *fewer-steps* is the "
+        "control.",
+        "- Samples of the images' main methods are from a CPU, nearly all others from a GPU, each compared "
+        "with the uncached one of the same device, in float32. An arm measured on both came to the same PSNR "
+        "within 0.01 dB.",
         "- Bold: the best PSNR of those whose FLOPs exceed what the budget leaves by no more than 5 % of "
         "uncached.",
         "- *easycache* and *lazycache* are the host's own nodes. They need bf16, and are compared with "
