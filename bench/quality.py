@@ -6,7 +6,8 @@
     .host/venv/bin/python bench/quality.py --report           # only the table and the plots, of what is there
 
 Each finished arm of each seed is a line of .host/quality/rows.jsonl and is not sampled again. The report,
-bench/out/quality.json, docs/quality.md and docs/quality_*.png and .svg, is written at the end of each run.
+bench/out/quality.json, docs/quality.md and docs/quality_<model>.md, .png and .svg, is written at the end of
+each run.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Turns the rows of bench/quality.py into bench/out/quality.json, docs/quality.md and the plots."""
+"""Turns the rows of bench/quality.py into bench/out/quality.json, docs/quality.md with tables and a plot for
+each model, and the README's table."""
 
 import json
 import statistics
@@ -163,20 +164,31 @@ def document(rows: Sequence[dict]) -> str:
         "*uncached-bf16*; a threshold was sought that meets the budget.",
         "",
     ]
-    lines += ["## At a glance", "", *at_a_glance(rows), ""]
-    for model in MODELS:
-        if any(row["model"] == model for row in rows):
-            lines += [f"![Quality against work, {model} model](quality_{model}.png)", ""]
+    models = [model for model in MODELS if any(row["model"] == model for row in rows)]
+    for model in models:
+        lines += [
+            f"![Quality against work, {model} model](quality_{model}.png)", "",
+            f"[All arms of the {model} model](quality_{model}.md)", "",
+        ]  # fmt: skip
+    compared = compare(rows)
+    lines += ["## In short", "", *in_short(compared), "", "## At a glance", "", *at_a_glance(compared), ""]
+    return "\n".join(lines)
+
+
+def all_arms(model: str, rows: Sequence[dict]) -> str:
+    """A document of the tables of one model."""
+    lines = [f"# Quality: all arms of the {model} model", "", "The columns are explained in "
+             "[quality.md](quality.md), which has what matters of them.", ""]  # fmt: skip
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
-        groups[row["model"], row["sampler"], row["of_steps"]].append(row)
-    for (model, sampler, steps), group in groups.items():
+        groups[row["sampler"], row["of_steps"]].append(row)
+    for (sampler, steps), group in groups.items():
         uncached = [row for row in group if row["method"].startswith("uncached")]
         cached = [row for row in group if row not in uncached]
         best = {budget: best_of(cached, budget) for budget in {row["budget"] for row in cached}}
         ordered = [*uncached, *sorted(cached, key=lambda row: (row["budget"], -row["psnr"]))]
         cells = [_cells(row, row is best.get(row["budget"])) for row in ordered]
-        lines += [f"## {model}, {sampler}, {steps} steps", "", *table(COLUMNS, cells), ""]
+        lines += [f"## {sampler}, {steps} steps", "", *table(COLUMNS, cells), ""]
     return "\n".join(lines)
 
 
@@ -193,17 +205,41 @@ def work_of(row: dict) -> float:
     return max(row["flops"], 1 - row["reuse"])
 
 
-def at_a_glance(rows: Sequence[dict]) -> list[str]:
-    """For each setting and budget: PSNR of the pack's default, and by how much it is above the best other."""
+def compare(rows: Sequence[dict]) -> list[tuple[dict, dict]]:
+    """For each setting and budget, the pack's default and the best other method."""
     compared = []
     for own in (row for row in rows if row["method"] == "omnicache"):
         setting = [row for row in rows if _setting(row) == _setting(own)]
         others = [row for row in setting if not row["method"].startswith(("omnicache", "uncached"))]
         other = best_of([row for row in others if not is_idle(row)], own["budget"])
-        if other is None:
-            continue
+        if other is not None:
+            compared.append((own, other))
+    return compared
+
+
+def in_short(compared: Sequence[tuple[dict, dict]]) -> list[str]:
+    """The pack's lead over the best other method, by model and budget."""
+    leads: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for own, other in compared:
+        leads[own["model"], own["budget"]].append(own["psnr"] - other["psnr"])
+    lines = [
+        (model, f"{budget:.0%}", f"{sum(lead >= 0 for lead in found)} of {len(found)}",
+         f"{np.mean(found):+.1f}", f"{min(found):+.1f}", f"{max(found):+.1f}")
+        for (model, budget), found in sorted(leads.items(), key=lambda item: MODELS.index(item[0][0]))
+    ]  # fmt: skip
+    return [
+        "PSNR of the pack's default less that of the best other method at equal cost, whichever that is in a "
+        "setting: a sampler with a number of steps.",
+        "",
+        *table(("model", "reused", "ahead in", "mean, dB", "least", "most"), lines),
+    ]
+
+
+def at_a_glance(compared: Sequence[tuple[dict, dict]]) -> list[str]:
+    lines = []
+    for own, other in compared:
         ahead = f"{own['psnr'] - other['psnr']:+.1f}"
-        compared.append((
+        lines.append((
             own["model"], own["sampler"], str(own["of_steps"]), f"{own['budget']:.0%}", f"{own['psnr']:.1f}",
             f"{other['psnr']:.1f} ({other['method']})",
             ahead if own["psnr"] >= other["psnr"] else f"**{ahead}**", _frechet(own),
@@ -213,7 +249,7 @@ def at_a_glance(rows: Sequence[dict]) -> list[str]:
         "The pack's default beside the best other method at equal cost, fewer plain steps included. PSNR in "
         "dB; in bold where the pack is behind.",
         "",
-        *table(head, compared),
+        *table(head, lines),
     ]
 
 
@@ -366,6 +402,8 @@ def write(rows: Sequence[dict], folder: Path) -> None:
     put_into(README, readme_table(result))
     for model in MODELS:
         of_model = [row for row in result if row["model"] == model]
+        if of_model:
+            (DOCS / f"quality_{model}.md").write_text(all_arms(model, of_model), encoding="utf-8")
         if any(row["budget"] for row in of_model):
             save_plot(model, of_model)
     print(f"bench/out/quality.json, docs/quality.md and docs/quality_*: {len(result)} arms")

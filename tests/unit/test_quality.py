@@ -110,11 +110,12 @@ def test_more_samples_go_before_fewer(tmp_path):
 def test_the_document_marks_the_best_and_the_idle(tmp_path):
     better = row("omnicache", psnr=[50.0] * 4)
     idle = row("fora", full=40, psnr=[20.0] * 4)
-    text = quality_report.document(
-        quality_report.aggregated([uncached(), row("even"), better, idle], tmp_path)
-    )
+    arms = quality_report.aggregated([uncached(), row("even"), better, idle], tmp_path)
+    text = quality_report.document(arms)
+    assert "| image | 50% | 1 of 1 | +17.0 | +17.0 | +17.0 |" in text
     assert "| image | euler | 20 | 50% | 50.0 | 33.0 (even) | +17.0 | - |" in text
-    lines = [line for line in text[text.index("## image, euler") :].splitlines() if line.startswith("|")]
+    text = quality_report.all_arms("image", arms)
+    lines = [line for line in text[text.index("## euler") :].splitlines() if line.startswith("|")]
     assert lines[2].startswith("| uncached | - | 40 / 40 | 100% | 1.00x | - |")
     assert "| omnicache | 50% | 20 / 40 | 50% | 2.00x | **50.00** ± 0.0" in lines[3]
     assert lines[4].startswith("| even |") and lines[5].startswith("| fora (idle) |")
@@ -129,7 +130,8 @@ def test_the_report_is_a_table_figures_and_plots(tmp_path, monkeypatch):
     quality_report.write([uncached(), row("even"), row("even", 0.6)], tmp_path)
     figures = json.loads((tmp_path / "quality.json").read_text())
     assert [each["budget"] for each in figures["rows"]] == [0.0, 0.5, 0.6]
-    assert "## image, euler, 20 steps" in (tmp_path / "quality.md").read_text()
+    assert "(quality_image.md)" in (tmp_path / "quality.md").read_text()
+    assert "## euler, 20 steps" in (tmp_path / "quality_image.md").read_text()
     assert all((tmp_path / f"quality_image.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
     assert not (tmp_path / "quality_video.png").exists()
     assert readme.read_text().splitlines()[::5] == ["before", "after"] and "old" not in readme.read_text()
@@ -214,4 +216,4 @@ def test_times_are_those_of_a_cpu_with_fewer_samples_too(tmp_path):
     assert arms["omnicache"]["samples"] == 8 and arms["omnicache"]["flops"] == 0.45
     assert (arms["omnicache"]["speedup"], arms["omnicache"]["seconds"]) == (2.5, 0.2)
     assert (arms["even"]["speedup"], arms["even"]["seconds"]) == (None, None)
-    assert "| - |" in quality_report.document(list(arms.values()))
+    assert "| - |" in quality_report.all_arms("image", list(arms.values()))
