@@ -15,7 +15,7 @@ help:  ## list the targets
 setup:  ## make the embedded ComfyUI (the other targets do it themselves)
 	@$(SETUP)
 
-demo:  ## sample both demo models with and without the pack; results in demo/out/
+demo:  ## sample the image and the video demo model with and without the pack; results in demo/out/
 	@$(SETUP) --demo
 	@$(HOST_PYTHON) demo/run.py
 

@@ -203,8 +203,8 @@ def document(results: Results) -> tuple[str, list[dict]]:
         f"{SLOW:.0%} and {FAST:.0%} of the steps reused.",
         f"- Samples: {samples}; prompts and noise that no calibration saw. Curvature and gamma are those of "
         f"the "
-        "shipped profiles (8 samples each). Plans follow the pack's defaults: at most two reused steps in a "
-        "row, the first two and the last full.",
+        "shipped profiles (8 samples each). In each plan at most two reused steps follow each other, and the "
+        "first two and the last are full.",
         "- **What carries over.** These are two small models trained on emoji, not Latte or Open-Sora. They "
         "are far smoother from step to step, so all PSNRs are higher than on large models, and differences "
         "in dB do not carry over. Signs, orders, and what depends on the form of the equations are worth "

@@ -19,7 +19,6 @@ OUT, DOCS, README = ROOT / "bench" / "out", ROOT / "docs", ROOT / "README.md"
 MARK = "<!-- from make quality -->"
 MODELS = ("image", "video", "image_fewstep", "image_dit")
 SAMPLERS = tuple(dict.fromkeys(sampler for sampler, _ in SETTINGS))
-OF_DIT = "*image_dit* is a class-conditional DiT that predicts noise."
 # Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osv^D<>Pp*Xhd"
@@ -134,20 +133,19 @@ def document(rows: Sequence[dict]) -> str:
     lines = [
         "# Quality",
         "",
-        "The pack, its rivals and fewer plain steps on the demo models, in the same engine and the same run "
-        "of the host: image and video (an SD3 and a Wan 2.1 architecture, cfg 2.5), and a few-step student "
-        "of the image model (cfg 1, 16, 12 and 8 steps). Made by `make quality`, whose rows are in "
-        "`bench/out/quality.json`.",
-        *([OF_DIT] if any(row["model"] == "image_dit" for row in rows) else []),
+        "The pack, its rivals and fewer plain steps on the demo models, in the same engine of the same host: "
+        "*image* and *video* (an SD3 and a Wan 2.1 architecture, cfg 2.5), *image_fewstep*, a student of the "
+        "image model (cfg 1; 16, 12 and 8 steps), and *image_dit*, a class-conditional DiT that predicts "
+        "noise (cfg 2.5). Made by `make quality`, whose rows are in `bench/out/quality.json`.",
         "",
         "- *PSNR*, *SSIM*, *distance*: to the uncached sample of the same noise, mean and (±) standard "
         "deviation over all samples and seeds. *distance* is perceptual, in the layers of a small classifier "
         "trained on the demo's data (demo/judge.py), so it is no LPIPS.",
         "- *Frechet*, *precision*, *recall*: of the samples against the data, in the features of the same "
-        "classifier, so they are no FID; few samples make the distance large, so what it exceeds that of the "
-        "uncached samples of the same noise by is in brackets; what smooths makes it less, since smooth "
-        "samples are nearer to the mean of the data (paper.md). ± is over seeds. *accuracy*: share that the "
-        "classifier takes for what was asked.",
+        "classifier, so they are no FID; few samples make the distance large: in brackets is how much larger "
+        "it is than that of the uncached samples of the same noise; what smooths makes it less, since smooth "
+        "samples are nearer to the mean of the data ([paper.md](paper.md)). ± is over seeds. *accuracy*: "
+        "share that the classifier takes for what was asked.",
         "- *budget*: share of the steps to be reused. Each rival's setting is the one whose plan has most "
         "nearly as many full steps (js/docs/RivalSchedule.md), or the *published* one. *evaluations*: with "
         "all blocks computed, of those the sampler asked for. *FLOPs*: as a share of uncached; more than the "
@@ -161,7 +159,9 @@ def document(rows: Sequence[dict]) -> str:
         "- Bold: the best PSNR of those whose FLOPs exceed what the budget leaves by no more than 5 % of "
         "uncached.",
         "- *easycache* and *lazycache* are the host's own nodes. They need bf16, and are compared with "
-        "*uncached-bf16*; a threshold was sought that meets the budget.",
+        "*uncached-bf16*; a threshold was sought that meets the budget. *(idle)*: reused nothing, and is "
+        "left out of comparisons.",
+        "- *samples*: 66 of three seeds, or 22 of one where methods have not been measured with more.",
         "",
     ]
     models = [model for model in MODELS if any(row["model"] == model for row in rows)]

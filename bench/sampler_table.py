@@ -95,11 +95,12 @@ def document(rows: list[Row]) -> str:
         "their own steps: with them the patch says so and runs uncached.",
         "",
         "UniPC's corrector is computed by the host in float32, in which its coefficients lose their digits "
-        "where neighbouring noise levels differ by less than half a percent, as the first of 50 steps do at "
-        "shift 5: they come out up to ten times too large, and magnify what reuse of those steps leaves. "
-        "With half of 50 steps reused the demo's videos have 53.5 dB with `uni_pc` and 64.4 with `euler` "
-        "([quality.md](quality.md)); protect_first 6 gained 10 dB there. With 30 steps or fewer it loses "
-        "less than 4.",
+        "where neighbouring noise levels differ by less than half a percent, as the first 15 of 50 steps do "
+        "at the video model's shift of 8: they come out up to ten times too large, and magnify what reuse "
+        "of those steps leaves. With 50 steps the demo's videos have 53.5 dB with `uni_pc` and 64.4 with "
+        "`euler` at 50 % reused, 59.9 and 62.6 at 60 %: it depends on which of these steps a plan reuses. "
+        "With 30 steps or fewer `uni_pc` is less than 4 dB behind `euler` "
+        "([quality_video.md](quality_video.md)).",
     ]
     return "\n".join(lines) + "\n"
 
