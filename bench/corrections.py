@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import models_asked_for
-
 from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent

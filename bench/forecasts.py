@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from command_line import models_asked_for
-
 from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent

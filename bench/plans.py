@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command_line import models_asked_for
 
+from command_line import models_asked_for
 from tables import best_in_bold, table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import parser_of
-
 from tables import number, table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -30,6 +30,8 @@ from .sockets import CATEGORY
 # Share of the steps that is reused.
 RATIOS = {"most faithful": 0.35, "faithful": 0.5, "fast": 0.6, "fastest": 0.7}
 DEFAULT = "faithful"
+# With fewer, as many plain steps come as near (docs/experiments.md, "Short runs").
+LEAST_COMPUTED = 5
 
 _shelf = Shelf()  # see there why the module keeps it
 
@@ -172,9 +174,9 @@ def _calibration(
 
 
 def _plan(profile: Profile, sigmas: list[float], ratio: float) -> Plan:
-    """Reuses the share of the steps, or as many as can be where that is too much for a short run."""
+    """Reuses the share of the steps, or as many as is good where that is too much for a short run."""
     steps, room = len(sigmas) - 1, Constraints().room
-    reused = round(ratio * steps)
+    reused = min(round(ratio * steps), steps - LEAST_COMPUTED)
     reused = min(reused, room.with_longest_run(steps, reused).most_reused(steps))
     return Schedule(Budget("full steps", steps - reused), profile=profile).plan_for(np.array(sigmas))
 

@@ -161,6 +161,14 @@ def test_the_nearer_of_two_profiles_is_used(lines):
         assert f"measured at {nearest} steps for these {steps}" in lines[0]
 
 
+@pytest.mark.parametrize(("steps", "computed"), [(8, 5), (10, 5), (12, 6), (20, 10)])
+def test_a_short_run_computes_five_steps_at_least(reports, steps, computed):
+    patch = automatic(build("sd3"))
+    for _ in range(2):
+        sample(patch, "sd3", steps=steps)
+    assert list(reports[-1].step_kinds.values()).count("full") == computed
+
+
 def test_another_shift_is_served_and_a_lora_or_a_size_is_not(folder, lines):
     model = build("sd3")
     sample(automatic(model), "sd3")
