@@ -16,8 +16,8 @@ SETTINGS = (
 )  # fmt: skip
 FEW_STEPS = (("euler", 16), ("euler", 12), ("euler", 8))
 OF_DIT = (("euler", 50), ("dpmpp_2m", 50), ("euler", 30), ("euler", 20))
-# Share of the steps to reuse, by their number; few-step models have little to give away. Half, but of 8, is what
-# OmniCacheAuto takes.
+# Share of the steps to reuse, by their number; few-step models have little to give away. OmniCacheAuto takes
+# half, but of 8.
 BUDGETS = {16: (5 / 16, 0.5), 12: (3 / 12, 0.5), 8: (2 / 8, 0.5)}
 USUAL_BUDGETS = (0.5, 0.6, 0.7)
 

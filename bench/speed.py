@@ -308,7 +308,7 @@ def document(results: Sequence[dict]) -> str:
             lines += [
                 f"## {model['name']}", "",
                 f"Made by `.host/venv/bin/python {result['command']}` on {result['machine']}; "
-                f"{model['rounds']} interleaved rounds.", "", "| figure | value |", "|---|---|",
+                f"interleaved rounds: {model['rounds']}.", "", "| figure | value |", "|---|---|",
             ]  # fmt: skip
             lines += [f"| {key} | {value} |" for key, value in model.items() if key not in ("name", "rounds")]
             lines.append("")
