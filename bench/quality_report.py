@@ -161,7 +161,7 @@ def document(rows: Sequence[dict]) -> str:
         "- *easycache* and *lazycache* are the host's own nodes. They need bf16, and are compared with "
         "*uncached-bf16*; a threshold was sought that meets the budget. *(idle)*: reused nothing, and is "
         "left out of comparisons.",
-        "- *samples*: 66 of three seeds, or 22 of one where methods have not been measured with more.",
+        "- *samples*: 66 of three seeds; 22 or 44 where a method has not been measured with all of them.",
         "",
     ]
     models = [model for model in MODELS if any(row["model"] == model for row in rows)]
