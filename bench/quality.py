@@ -92,7 +92,7 @@ def main() -> None:
     if not given.report:
         wanted = tasks(given.model, given.sampler, given.steps, given.methods, given.samples, given.seeds)
         run(wanted, given.minutes, given.workers)
-    quality_report.write(row_file.read(ROWS), FOLDER)
+    quality_report.write(list(row_file.by_key(ROWS).values()), FOLDER)
 
 
 if __name__ == "__main__":
