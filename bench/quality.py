@@ -36,18 +36,12 @@ def run(wanted: Sequence[Task], minutes: float, workers: int = 1) -> None:
     if workers > 1:
         quality_workers.run(missing, ROWS, workers, minutes)
         return
-    from in_process import load_host, load_pack
-
-    load_host()
-    load_pack()
-    from quality_arms import Bench
-
-    started, bench = time.monotonic(), Bench()
-    for model in sorted({task.model for task in missing}):
-        bench.prepare(model)
+    started = time.monotonic()
+    quality_workers.prepare(sorted({task.model for task in missing}))
     # What prepares the models says nothing of how long the arms take.
     left = minutes - (time.monotonic() - started) / 60
-    long_run.measure(missing, bench.measure, ROWS, left, label=attrgetter("label"), work=attrgetter("work"))
+    measure = quality_workers.bench().measure
+    long_run.measure(missing, measure, ROWS, left, label=attrgetter("label"), work=attrgetter("work"))
 
 
 def measurable(missing: Sequence[Task]) -> list[Task]:

@@ -32,14 +32,13 @@ COLUMNS = (
 def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
     """One row for each arm over its seeds, in the order of the documents. Arms measured with several numbers
     of samples: the most."""
-    arms: dict[tuple, list[dict]] = defaultdict(list)
+    arms: dict[tuple, dict[int, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        arms[*_arm(row), row["samples"]].append(row)
-    best: dict[tuple, list[dict]] = {}
-    for (*arm, _), of_arm in arms.items():
-        total = sum(row["samples"] for row in of_arm)
-        if total > sum(row["samples"] for row in best.get(tuple(arm), [])):
-            best[tuple(arm)] = of_arm
+        arms[_arm(row)][row["samples"]].append(row)
+    best = {
+        arm: max(by_samples.values(), key=lambda of_arm: sum(row["samples"] for row in of_arm))
+        for arm, by_samples in arms.items()
+    }
     plain = {_base(row): row for row in rows if row["method"].startswith("uncached")}
     times = _times(rows, plain)
     return [
@@ -222,11 +221,13 @@ def in_short(compared: Sequence[tuple[dict, dict]]) -> list[str]:
     leads: dict[tuple[str, float], list[float]] = defaultdict(list)
     for own, other in compared:
         leads[own["model"], own["budget"]].append(own["psnr"] - other["psnr"])
-    lines = [
-        (model, f"{budget:.0%}", f"{sum(lead >= 0 for lead in found)} of {len(found)}",
-         f"{np.mean(found):+.1f}", f"{min(found):+.1f}", f"{max(found):+.1f}")
-        for (model, budget), found in sorted(leads.items(), key=lambda item: MODELS.index(item[0][0]))
-    ]  # fmt: skip
+    lines = []
+    for model, budget in sorted(leads, key=lambda name: (MODELS.index(name[0]), name[1])):
+        found = leads[model, budget]
+        lines.append((
+            model, f"{budget:.0%}", f"{sum(lead >= 0 for lead in found)} of {len(found)}",
+            f"{np.mean(found):+.1f}", f"{min(found):+.1f}", f"{max(found):+.1f}",
+        ))  # fmt: skip
     return [
         "PSNR of the pack's default less that of the best other method at equal cost, whichever that is in a "
         "setting: a sampler with a number of steps.",

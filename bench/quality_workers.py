@@ -1,9 +1,8 @@
-"""Runs the arms of bench/quality.py in several processes: with models as small as these, one process leaves a
-GPU idle for most of the time."""
+"""Runs the arms of bench/quality.py, also in several processes: with models as small as these, one process
+leaves a GPU idle for most of the time. Imports the host in those processes alone."""
 
 import multiprocessing
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,6 @@ from quality_tasks import Task
 if TYPE_CHECKING:
     from quality_arms import Bench
 
-ROOT = Path(__file__).resolve().parent.parent
 # Arms of one batch share what is sought or counted once, such as a threshold.
 ARM = attrgetter("sampler", "steps", "model", "method", "reuse")
 
@@ -74,19 +72,18 @@ def _rows(
 
 
 def prepare(models: Sequence[str]) -> None:
-    """Trains judges that are not there yet. Called in a process of the pool, as is measured()."""
+    """Loads the models, and trains judges that are not there yet."""
     for model in models:
-        _bench().prepare(model)
+        bench().prepare(model)
 
 
 def measured(tasks: Sequence[Task]) -> list[dict]:
-    return [{"key": task.key, **asdict(task), **_bench().measure(task)} for task in tasks]
+    return [{"key": task.key, **asdict(task), **bench().measure(task)} for task in tasks]
 
 
 @cache
-def _bench() -> "Bench":
-    """Of this process."""
-    sys.path[:0] = [str(ROOT / name) for name in ("tools", "bench", "demo")]
+def bench() -> "Bench":
+    """Of this process, with the host and the pack."""
     from in_process import load_host, load_pack
 
     load_host()
