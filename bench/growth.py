@@ -34,7 +34,7 @@ def grown(demo, steps: int = STEPS, every: int = EVERY) -> list[tuple[float, flo
 
         def make_run(sampling, blocks):
             schedule[:] = sampling.sigmas
-            corrector = Corrector(Correction("off"), sampling.sigmas, None, 0.0, "flow")
+            corrector = Corrector(Correction("off"), sampling.sigmas, None, 0.0, sampling.sigmas)
             return CacheRun(Plan.of([step == reused for step in range(steps)]), corrector, StackTap(blocks))
 
         end = demo.latents(

@@ -193,7 +193,7 @@ def schedule_of(arm: Arm) -> Schedule | GivenPlan:
             "random": lambda: np.random.default_rng(int(number)).random(steps),
         }[name]()
         limits = Constraints(protect_last=1)
-        plan = solve(steps, arm.reused, limits, lambda step, cached, source: float(costs[step]))
+        plan = solve(steps, arm.reused, limits, lambda step, *_: float(costs[step]))
         return GivenPlan(plan.reused, profile)
     return GivenPlan(tuple(step in reused for step in range(steps)), profile)
 

@@ -12,6 +12,7 @@ from comfyui_omnicache.nodes import host
 from comfyui_omnicache.nodes.identity import identity_of, prediction_of
 from comfyui_omnicache.omnicache.calibration import CalibrationRun
 from comfyui_omnicache.omnicache.correction import Correction, Corrector, Gamma
+from comfyui_omnicache.omnicache.noise_axis import forecast_axis
 from comfyui_omnicache.omnicache.outlook import Outlook
 from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.profile import Profile, Settings
@@ -134,7 +135,8 @@ def patched(demo: DemoModel, case: Case, schedule: Schedule, plan: Plan):
         sigmas: list[float], profile: Profile, kind: type[Corrector] = Corrector, *first
     ) -> Corrector:
         outlook = Outlook(profile, np.array(sigmas))
-        return kind(*first, correction, sigmas, outlook, 0.0, prediction_of(demo.model))
+        axis = forecast_axis(sigmas, prediction_of(demo.model))
+        return kind(*first, correction, sigmas, outlook, 0.0, axis)
 
     def make_run(sampling: host.Sampling, blocks) -> CacheRun:
         sigmas = sampling.sigmas
@@ -172,7 +174,8 @@ def with_forecast_output(demo: DemoModel, case: Case, plan: Plan):
     """The model whose guided output is continued at reused steps, as the default continues what is cached of
     each lane: by the same weights."""
     sigmas = demo.sigmas(case.steps).tolist()
-    weights = Corrector(Correction(order=case.order), sigmas, None, 0.0, prediction_of(demo.model)).weights
+    axis = forecast_axis(sigmas, prediction_of(demo.model))
+    weights = Corrector(Correction(order=case.order), sigmas, None, 0.0, axis).weights
     model = demo.model.clone()
     model.set_model_sampler_post_cfg_function(forecast_output(plan, case.order, weights))
     return model

@@ -17,7 +17,8 @@ export const UNMEASURED = 1e6; // in place of an error that calibration could no
  * @property {Set<number>} full steps forced by hand
  * @property {Set<number>} reuse
  *
- * @typedef {(step: number, cached: number, source: number) => number} StepCost
+ * @typedef {(step: number, last: number, before: number, following: number) => number} StepCost what reusing a step
+ *   costs, by the two computed steps before it and the one after it (the number of steps where there is none)
  * @typedef {{ full: Set<number>, reuse: Set<number> }} Overrides
  */
 
@@ -27,8 +28,8 @@ export const UNMEASURED = 1e6; // in place of an error that calibration could no
  * @returns {StepCost}
  */
 export function costOf({ distances, gaps, values }) {
-  return (step, cached, source) => {
-    const [distance, gap] = [Math.min(step - cached, distances), Math.min(cached - source, gaps)];
+  return (step, last, before) => {
+    const [distance, gap] = [Math.min(step - last, distances), Math.min(last - before, gaps)];
     return values[(step * distances + distance - 1) * gaps + gap - 1];
   };
 }
@@ -63,14 +64,12 @@ export function solve(steps, reused, constraints, cost) {
     for (let gap = 1; gap <= longest; gap += 1) {
       const from = at(i, gap, 0);
       if (!best.subarray(from, from + width).some(Number.isFinite)) continue;
-      let segment = 0;
       for (let distance = 1; distance <= Math.min(longest, steps - i); distance += 1) {
         const end = i + distance;
-        if (distance > 1) {
-          if (!mayReuse[end - 1]) break;
-          segment += cost(end - 1, i, i - gap);
-        }
+        if (distance > 1 && !mayReuse[end - 1]) break;
         if ((end < steps && !mayBeFull[end]) || distance - 1 > reused) continue;
+        let segment = 0;
+        for (let step = i + 1; step < end; step += 1) segment += cost(step, i, i - gap, end);
         for (let k = distance - 1; k <= reused; k += 1) {
           const candidate = best[from + k - (distance - 1)] + segment;
           const to = at(end, distance, k);
@@ -123,15 +122,15 @@ export function speedupOf(reused, reuseCost) {
  * @returns {number | null} null where calibration could not measure it
  */
 export function errorOf(reused, error, way) {
-  const full = [];
+  const full = [...reused.keys()].filter((step) => !reused[step]);
   let sum = 0;
   for (const [step, isReused] of reused.entries()) {
-    if (!isReused) full.push(step);
-    else {
-      const cost = error(step, full.at(-1), full.at(-2));
-      if (cost === UNMEASURED) return null;
-      sum += cost;
-    }
+    if (!isReused) continue;
+    const next = full.findIndex((each) => each > step);
+    const number = next < 0 ? full.length : next;
+    const cost = error(step, full[number - 1], full[number - 2], full[number] ?? reused.length);
+    if (cost >= UNMEASURED) return null;
+    sum += cost;
   }
   return sum / way;
 }

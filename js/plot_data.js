@@ -8,7 +8,6 @@ import { replanned } from "./replan.js";
 
 const MOST_STEPS = 10000;
 const KINDS = ["full", "reused", "corrected"];
-const MEASURED_COSTS = ["corrected error", "error", "curvature"];
 const LONGEST_TEXT = 300;
 const LARGEST = 1e9; // nothing measured is larger, or, but for 0, smaller than its inverse
 const DEGREES = 180 / Math.PI;
@@ -220,12 +219,12 @@ function readSettings(value) {
 
 /** @returns {import("./replan.js").Replan | null} */
 function readReplan(value, count) {
-  const { reuse_cost: reuseCost, way, costs, axis, lengths } = Object(value);
-  const isRow = (row) => Array.isArray(row) && row.length === count && row.every(Number.isFinite);
-  const isWhole = MEASURED_COSTS.every((name) => isTable(Object(costs)[name], count));
-  if (!isWhole || !isRow(axis) || !isRow(lengths)) return null;
+  const { reuse_cost: reuseCost, way, curvature, error, axis, lengths } = Object(value);
+  const isRow = (row, size) => Array.isArray(row) && row.length === size && row.every(Number.isFinite);
+  if (!isRow(axis, count + 1) || !isRow(lengths, count)) return null;
+  if (!isTable(curvature, count) || !isTable(error, count)) return null;
   if (!(number(way) > 0) || number(reuseCost) === null) return null;
-  return { reuseCost, way, costs, axis, lengths };
+  return { reuseCost, way, curvature, error, axis, lengths };
 }
 
 function isTable(value, count) {

@@ -32,9 +32,10 @@ const BUDGETS = { "reuse ratio": [0, 1], "speed-up": [1, 100], "full steps": [1,
  * @typedef {object} Replan what a plan is made of, whatever the settings
  * @property {number} reuseCost time of a reuse evaluation over that of a full one
  * @property {number} way sum of all lengths
- * @property {Record<string, Table>} costs those that were measured
- * @property {number[]} axis log-SNR of the steps, on which forecasts reach
+ * @property {Table} curvature turning angles
+ * @property {Table} error of reuse, as it is before repay
  * @property {number[]} lengths of the steps, see noise_axis.py
+ * @property {number[]} axis place of each step and of the end, on which a plan measures distances (noise_axis.py)
  */
 
 /**
@@ -57,7 +58,7 @@ export function replanned(steps, replan, settings) {
   return {
     reused,
     speedup: speedupOf(reused, replan.reuseCost),
-    error: errorOf(reused, costOf(replan.costs["corrected error"]), replan.way),
+    error: errorOf(reused, errorAfterRepay(replan), replan.way),
   };
 }
 
@@ -89,20 +90,30 @@ export function reusedSteps({ budget_kind: kind, budget }, steps, reuseCost) {
 }
 
 /** @returns {import("./plan.js").StepCost} */
-function costFor(name, steps, reused, constraints, { costs, axis, lengths }) {
-  if (name === "even") return evenCost(steps, reused, constraints);
-  const reach = (step, cached, source) =>
-    Math.abs((axis[step] - axis[cached]) * (axis[step] - axis[source]) * lengths[step]);
-  if (name === "reach") return reach;
-  if (name === "forecast error") return meanCost(costOf(costs["corrected error"]), reach);
-  return costOf(known("cost", name, costs));
+function costFor(name, steps, reused, constraints, { curvature, axis, lengths }) {
+  const costs = {
+    reach: () => reachCost(axis, lengths),
+    curvature: () => costOf(curvature),
+    even: () => evenCost(steps, reused, constraints),
+  };
+  return known("cost", name, costs)();
 }
 
-/** Geometric. */
-function meanCost(measured, reach) {
-  return (...steps) => {
-    const error = measured(...steps);
-    return error === UNMEASURED ? error : Math.sqrt(error * reach(...steps));
+/** What a polynomial through the computed steps around a reused one leaves. */
+function reachCost(axis, lengths) {
+  const weights = lengths.map((length) => Math.sqrt(Math.abs(length)));
+  return (step, last, before, following) => {
+    const [here, third] = [axis[step], axis[following < lengths.length ? following : before]];
+    return Math.abs((here - axis[last]) * (here - axis[before]) * (here - third)) * weights[step];
+  };
+}
+
+function errorAfterRepay({ error, axis }) {
+  const cost = costOf(error);
+  return (step, last, before, following) => {
+    const measured = cost(step, last, before, following);
+    if (measured === UNMEASURED || following === axis.length - 1 || axis[step] <= axis[before]) return measured;
+    return measured * Math.min(Math.abs(axis[following] - axis[step]) / (axis[step] - axis[before]), 1);
   };
 }
 
@@ -112,7 +123,7 @@ function evenCost(steps, reused, constraints) {
   const share = Math.min(reused / room, 1);
   const before = (step) => Math.floor((step - first) * share + 1e-9);
   const isWanted = (step) => step >= first && step < first + room && before(step + 1) > before(step);
-  return (step, cached) => (isWanted(step) ? 0 : 1) + 0.01 * (step - cached) ** 2;
+  return (step, last) => (isWanted(step) ? 0 : 1) + 0.01 * (step - last) ** 2;
 }
 
 /** Of what an input chooses; it may come from a later version of the node. */

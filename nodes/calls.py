@@ -2,12 +2,15 @@
 
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from ..omnicache.output_run import OutputRun
 from ..omnicache.report import RunReport
+from ..omnicache.response import Held
 from ..omnicache.run import Call
+from ..omnicache.sampling_run import Asked
 from ..omnicache.tap import BlockTap
 
 # In the transformer options of a sampling run: by conditioning, the ControlNets that add something now.
@@ -15,19 +18,86 @@ ACTIVE_CONTROLS = "omnicache_active_controls"
 
 
 class Run(Protocol):
-    """What the engine does in a sampling run: a CacheRun or a CalibrationRun."""
+    """What the engine does in a sampling run: a BlockRun or an OutputRun."""
 
-    tap: BlockTap
-
-    def evaluate(self, call: Call) -> torch.Tensor: ...
-    def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
     def step_finished(self, step: int) -> RunReport | None: ...
     def sampling_finished(self, samples: torch.Tensor) -> None: ...
     def close(self) -> RunReport | None: ...
 
 
+@runtime_checkable
+class BlockRun(Run, Protocol):
+    """A run in the blocks of the model: a CacheRun or a CalibrationRun."""
+
+    tap: BlockTap
+
+    def evaluate(self, call: Call) -> torch.Tensor: ...
+    def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A run that answers what the sampler asks for, or follows it."""
+
+    @property
+    def held(self) -> Held | None: ...
+    def predict(self, asked: Asked) -> torch.Tensor: ...
+    def due(self, step: int, state: torch.Tensor) -> torch.Tensor | None: ...
+
+
+def predict_noise(
+    run: Predicts, sigma: float, executor, x, timestep, model_options=None, seed=None
+) -> torch.Tensor:
+    """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before the host takes it apart into
+    calls of the model. sigma: the noise level of the step, a number that the host knows already."""
+    guider, model_options = executor.class_obj, model_options or {}
+    own, others = (
+        len(options.get("sampler_post_cfg_function", ())) for options in (model_options, guider.model_options)
+    )
+    return run.predict(
+        Asked(
+            forward=lambda: executor(x, timestep, model_options, seed),
+            x=x,
+            sigma=timestep,
+            beside=_acting_at(guider, sigma),
+            reads_parts=own > others,
+        )
+    )
+
+
+def count_rows(
+    run: OutputRun, executor, x, t, c_concat=None, c_crossattn=None, control=None,
+    transformer_options=None, **kwargs,
+) -> torch.Tensor:  # fmt: skip
+    """APPLY_MODEL wrapper: how many rows the model is called with."""
+    run.rows_computed(len((transformer_options or {}).get("uuids") or ()) or 1)
+    return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def _acting_at(guider, sigma: float) -> Hashable:
+    """What acts on an evaluation at this noise level beside the model: the conditionings that are due,
+    their ControlNets, and the strengths of their hooks in halves, for a polynomial follows what changes
+    little by little. All of it is known before sampling starts; nothing is read from the device."""
+    level = torch.tensor([sigma])
+    return tuple(
+        (side, cond.get("uuid"), _active_controls(cond, level), _strengths(cond.get("hooks"), sigma))
+        for side, conds in getattr(guider, "conds", {}).items()
+        for cond in conds or ()
+        if _is_due(cond, level)
+    )
+
+
+def _strengths(hooks, sigma: float) -> tuple[int, ...]:
+    """Of a conditioning's hooks at a noise level. The host moves on to a keyframe only when it evaluates."""
+    strengths = []
+    for hook in hooks.hooks if hooks is not None else ():
+        passed = [keyframe.strength for keyframe in hook.hook_keyframe.keyframes if sigma <= keyframe.start_t]
+        strengths.append(round(2 * (passed[-1] if passed else hook.strength)))
+    return tuple(strengths)
+
+
 def apply_model(
-    run: Run,
+    run: BlockRun,
     executor,
     x,
     t,
@@ -72,7 +142,9 @@ def apply_model(
     )
 
 
-def calc_cond_batch(run: Run, executor, model, conds, x_in, timestep, model_options) -> list[torch.Tensor]:
+def calc_cond_batch(
+    run: BlockRun, executor, model, conds, x_in, timestep, model_options
+) -> list[torch.Tensor]:
     """CALC_COND_BATCH wrapper: spares the ControlNets an evaluation that will be a reuse."""
     given = [(cond, side) for side, of_side in enumerate(conds) for cond in of_side or ()]
     if not any("control" in cond for cond, _ in given):

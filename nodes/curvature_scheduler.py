@@ -4,10 +4,15 @@ from comfy_api.latest import io
 
 from ..omnicache.plan import Budget, Constraints, Parts
 from ..omnicache.profile import MAX_STEPS, Profile
-from ..omnicache.schedule import Schedule, parse_overrides
+from ..omnicache.schedule import Cost, Schedule, parse_overrides
 from . import library, plot
+from .messages import tell
 from .profile_inputs import chosen_profile, profile_inputs
 from .sockets import CATEGORY, ScheduleSocket
+
+COSTS: tuple[Cost, ...] = ("reach", "curvature", "even")
+# Of 0.1.0. On no model did they choose better steps than reach does now (docs/experiments.md, "Plans").
+RETIRED_COSTS = ("forecast error", "corrected error", "error")
 
 
 class CurvatureScheduler(io.ComfyNode):
@@ -42,13 +47,13 @@ class CurvatureScheduler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "cost",
-                    options=["forecast error", "corrected error", "error", "curvature", "reach", "even"],
-                    default="forecast error",
-                    tooltip="By what the reused steps are chosen. Forecast error: corrected error and reach "
-                    "together. Corrected error: measured error of reuse that gamma "
-                    "cannot predict. Error: measured error. Curvature: turning angle of the trajectory, "
-                    "as in the paper. Reach: how far the forecast reaches from computed steps; needs no "
-                    "profile. Even: spread evenly; needs none either, and is worse.",
+                    options=list(COSTS),
+                    default="reach",
+                    tooltip="By what the reused steps are chosen. Reach: how far they lie from the "
+                    "computed steps "
+                    "around them in noise level; needs no profile. Curvature: turning angle of the "
+                    "trajectory, as "
+                    "in the paper; needs a profile. Even: spread evenly; needs none, and is worse.",
                 ),
                 io.Int.Input(
                     "max_consecutive",
@@ -110,6 +115,12 @@ class CurvatureScheduler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, cost) -> bool | str:
+        """In the place of the host's check of the menu, which workflows of 0.1.0 would not pass."""
+        known = (*COSTS, *RETIRED_COSTS)
+        return cost in known or f"cost: {cost!r} is not one of {', '.join(COSTS)}."
+
+    @classmethod
     def fingerprint_inputs(cls, saved_profile, **_) -> str:
         return library.fingerprint(saved_profile)
 
@@ -127,6 +138,12 @@ class CurvatureScheduler(io.ComfyNode):
         profile: Profile | None = None,
         parts="all",
     ) -> io.NodeOutput:
+        if cost in RETIRED_COSTS:
+            tell(
+                f"cost: {cost!r} of version 0.1.0 is now 'reach', which chooses better steps without "
+                "a profile"
+            )
+            cost = "reach"
         profile = chosen_profile(profile, saved_profile)
         node = cls.hidden.unique_id if cls.hidden is not None else None
         full, reuse = parse_overrides(overrides)

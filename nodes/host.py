@@ -1,8 +1,8 @@
 """Where the pack touches the host: runs a sampling run through the engine, by the host's public hooks only.
 
-A patched model carries one OUTER_SAMPLE wrapper. When sampling starts it builds the run and hangs the block
-callbacks and two more wrappers into the options of that sampling run alone; when sampling ends, however it
-ends, all is gone.
+A patched model carries one OUTER_SAMPLE wrapper. When sampling starts it builds the run and hangs what that
+run needs, block callbacks or wrappers around the model, into the options of that sampling run alone; when
+sampling ends, however it ends, all is gone.
 """
 
 import time
@@ -19,13 +19,14 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 
 from ..omnicache.branch_tap import BranchTap
-from ..omnicache.families import family_of, modules_of, places_of
+from ..omnicache.families import family_of, known_family_of, modules_of, places_of
+from ..omnicache.output_run import OutputRun
 from ..omnicache.report import RunReport
 from ..omnicache.run_log import LoggedRun, RunLog
 from ..omnicache.tap import Blocks
 from . import messages
 from .bridge import bridge, skip_unneeded_attention
-from .calls import Run, apply_model, calc_cond_batch
+from .calls import BlockRun, Predicts, Run, apply_model, calc_cond_batch, count_rows, predict_noise
 from .samplers import name_of
 
 KEY = "omnicache"
@@ -41,26 +42,25 @@ class FollowsStates(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """A sampling run that is about to start. model: the one that executes. sigmas: one more than there are
-    steps. latent_shape: of one sample. cfg: 1 for a guider that has none."""
+    """A sampling run that is about to start. model: the one that executes. sampler: its name, as in the menu.
+    sigmas: one more than there are steps. latent_shape: of one sample. cfg: 1 for a guider that has none.
+    host_sampler: the host's object."""
 
     model: "comfy.model_patcher.ModelPatcher"
     sampler: str
     sigmas: list[float]
     latent_shape: tuple[int, ...]
     cfg: float
+    host_sampler: Any = None
 
     @property
     def steps(self) -> int:
         return len(self.sigmas) - 1
 
 
-# Builds the run once it is known what will be sampled and where the model's blocks are, or says why the run
-# goes as without the pack. Raises ValueError to refuse.
-MakeRun = Callable[[Sampling, Blocks], Run | str]
-
-# Is given the report of a run that has ended before anything is said of it.
-OnEnd = Callable[[Sampling, RunReport], None]
+# Builds the run once it is known what will be sampled and where the model's blocks are, if that is known,
+# or says why the run goes as without the pack. Raises ValueError to refuse.
+MakeRun = Callable[[Sampling, Blocks | None], Run | str]
 
 
 def patched(
@@ -68,28 +68,30 @@ def patched(
     make_run: MakeRun,
     with_branches: bool = False,
     shown_on: str | None = None,
-    on_end: OnEnd | None = None,
+    needs_blocks: bool = True,
 ) -> "comfy.model_patcher.ModelPatcher":
     """A clone of the model whose sampling runs go through the engine, in place of an earlier patch of this
     pack.
 
-    with_branches: a BranchTap will be used. shown_on: the node whose plot follows the steps. The clone
-    carries a RunLog, which its own clones share. Raises UnknownModel if the model is of no family the pack
-    knows, ValueError if it is no transformer.
+    with_branches: a BranchTap will be used. shown_on: the node whose plot follows the steps. needs_blocks:
+    False for runs that can do without. The clone carries a RunLog, which its own clones share. Where blocks
+    are needed, raises UnknownModel if the model is of no family the pack knows, ValueError if it is no
+    transformer.
     """
-    family = family_of(model.model.diffusion_model)
+    find = family_of if needs_blocks else known_family_of
+    family = find(model.model.diffusion_model)
     clone = model.clone()
-    bridge(clone, family, with_branches)
+    if family is not None:
+        bridge(clone, family, with_branches)
     clone.set_attachments(KEY, RunLog())
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on, on_end))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_sample, make_run, shown_on))
     return clone
 
 
 def _sample(
     make_run: MakeRun,
     shown_on: str | None,
-    on_end: OnEnd | None,
     executor,
     noise,
     latent_image,
@@ -108,6 +110,7 @@ def _sample(
         sigmas.tolist(),
         tuple(noise.shape[1:]),
         _cfg_of(guider),
+        sampler,
     )
     try:
         run = _attach(options, sampling, make_run, shown_on)
@@ -132,8 +135,6 @@ def _sample(
         report = run.close()
         if report is not None:
             report.seconds = time.perf_counter() - started
-            if on_end is not None:
-                on_end(sampling, report)
             messages.announce(report)
             _remember(report, sampling)
 
@@ -164,7 +165,7 @@ def _remember(report: RunReport, sampling: Sampling) -> None:
     run_log.add(
         LoggedRun(
             report,
-            family_of(sampling.model.model.diffusion_model).name,
+            _name_of(sampling.model.model.diffusion_model),
             sampling.sampler,
             tuple(sampling.sigmas),
             datetime.now(UTC).isoformat(timespec="seconds"),
@@ -172,6 +173,11 @@ def _remember(report: RunReport, sampling: Sampling) -> None:
             prompt,
         )
     )
+
+
+def _name_of(diffusion_model: torch.nn.Module) -> str:
+    family = known_family_of(diffusion_model)
+    return family.name if family is not None else type(diffusion_model).__name__
 
 
 def _attach(
@@ -185,55 +191,98 @@ def _attach(
             "reuse. Remove one of the two nodes."
         )
     replacements = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
-    diffusion_model = sampling.model.model.diffusion_model
-    family = family_of(diffusion_model)
-    blocks = Blocks(
+    run = make_run(sampling, _blocks_of(sampling.model.model.diffusion_model, replacements))
+    if isinstance(run, str):
+        return run
+    add = partial(
+        comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
+    )
+    if isinstance(run, BlockRun):
+        replacements.update(run.tap.callbacks)
+        if isinstance(run.tap, BranchTap):
+            skip_unneeded_attention(transformer_options)
+        add(WrappersMP.APPLY_MODEL, KEY, partial(apply_model, run))
+        add(WrappersMP.CALC_COND_BATCH, KEY, partial(calc_cond_batch, run))
+    if isinstance(run, OutputRun):
+        add(WrappersMP.APPLY_MODEL, KEY, partial(count_rows, run))
+    follower = _Follower(run, sampling.sigmas, shown_on)
+    add(WrappersMP.SAMPLER_SAMPLE, KEY, follower.sample)
+    if isinstance(run, Predicts | FollowsStates):
+        add(WrappersMP.PREDICT_NOISE, KEY, follower.predict_noise)
+    return run
+
+
+def _blocks_of(diffusion_model: torch.nn.Module, replacements: dict) -> Blocks | None:
+    """Where the blocks are; None of a model of no family that the pack knows."""
+    family = known_family_of(diffusion_model)
+    if family is None:
+        return None
+    return Blocks(
         family,
         places_of(diffusion_model, family),
         {side.attribute: len(list(modules_of(diffusion_model, side.attribute))) for side in family.sides},
         chained=dict(replacements),
         on_size=messages.tell_size,
     )
-    run = make_run(sampling, blocks)
-    if isinstance(run, str):
-        return run
-    replacements.update(run.tap.callbacks)
-    if isinstance(run.tap, BranchTap):
-        skip_unneeded_attention(transformer_options)
-    add = partial(
-        comfy.patcher_extension.add_wrapper_with_key, transformer_options=options, is_model_options=True
-    )
-    add(WrappersMP.APPLY_MODEL, KEY, partial(apply_model, run))
-    add(WrappersMP.CALC_COND_BATCH, KEY, partial(calc_cond_batch, run))
-    add(WrappersMP.SAMPLER_SAMPLE, KEY, partial(_sampler_sample, run, shown_on))
-    if isinstance(run, FollowsStates):
-        add(WrappersMP.PREDICT_NOISE, KEY, partial(_predict_noise, run))
-    return run
 
 
-def _sampler_sample(
-    run: Run, shown_on: str | None, executor, guider, sigmas, extra_args, callback, *args, **kwargs
-) -> torch.Tensor:
-    """SAMPLER_SAMPLE wrapper: tells the run where the sampler is. Counting the sampler's own steps needs no
-    look at the sigma of a call, which on a GPU would wait for all work queued there."""
-    told = 0
+class _Follower:
+    """Follows the sampler of one run. Counting the sampler's own steps needs no look at the sigma of a
+    call, which on a GPU would wait for all work queued there."""
 
-    def on_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
-        nonlocal told
-        report = run.step_finished(step)
-        if report is not None and shown_on is not None and len(report.step_kinds) > told:
-            told = len(report.step_kinds)  # a sampler may report a step twice
-            messages.announce_step(shown_on, report)
-        if callback is not None:
-            callback(step, denoised, x, total_steps)
+    def __init__(self, run: Run, sigmas: list[float], shown_on: str | None) -> None:
+        self._run, self._sigmas, self._shown_on = run, sigmas, shown_on
+        self._step = 0
+        self._told = 0
+        self._evaluated: torch.Tensor | None = None  # what the sampler had evaluated last
 
-    samples = executor(guider, sigmas, extra_args, on_step, *args, **kwargs)
-    run.sampling_finished(samples)
-    return samples
+    def sample(
+        self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None,
+        denoise_mask=None, *args, **kwargs,
+    ) -> torch.Tensor:  # fmt: skip
+        """SAMPLER_SAMPLE wrapper: tells the run where the sampler is."""
 
+        def on_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
+            self._repay(step, x, denoise_mask)
+            self._finish(step)
+            if callback is not None:
+                callback(step, denoised, x, total_steps)
 
-def _predict_noise(run: FollowsStates, executor, x, *args, **kwargs) -> torch.Tensor:
-    """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before it is taken apart into calls of
-    the model."""
-    run.state_seen(x)
-    return executor(x, *args, **kwargs)
+        samples = executor(
+            guider, sigmas, extra_args, on_step, noise, latent_image, denoise_mask, *args, **kwargs
+        )
+        self._run.sampling_finished(samples)
+        return samples
+
+    def predict_noise(self, executor, x, *args, **kwargs) -> torch.Tensor:
+        """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before it is taken apart into
+        calls of the model."""
+        if isinstance(self._run, FollowsStates):
+            self._run.state_seen(x)
+            return executor(x, *args, **kwargs)
+        self._evaluated = x
+        sigma = self._sigmas[min(self._step, len(self._sigmas) - 1)]
+        return predict_noise(self._run, sigma, executor, x, *args, **kwargs)
+
+    def _repay(self, step: int, reported: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Takes out of the sampler's state what reused steps did wrong. The one place where the pack writes
+        into a tensor of the host: the state is the sampler's own, no other hook reaches it, and the host's
+        samplers go on from it (Response says which of the two it is; where it is neither, nothing is
+        repaid)."""
+        run = self._run
+        held = run.held if isinstance(run, Predicts) else None
+        state = {"reported": reported, "evaluated": self._evaluated}.get(held)
+        self._evaluated = None
+        if state is None:
+            return
+        change = run.due(step, state)
+        if change is not None:
+            # Outside of an inpainting mask the host puts the original back at each evaluation.
+            state.add_(change if mask is None else change * mask)
+
+    def _finish(self, step: int) -> None:
+        self._step = step + 1
+        report = self._run.step_finished(step)
+        if report is not None and self._shown_on is not None and len(report.step_kinds) > self._told:
+            self._told = len(report.step_kinds)  # a sampler may report a step twice
+            messages.announce_step(self._shown_on, report)

@@ -7,7 +7,7 @@ import comfy.model_sampling
 import numpy as np
 import torch
 
-from ..omnicache.families import family_of
+from ..omnicache.families import known_family_of
 from ..omnicache.profile import ModelIdentity, Profile
 
 
@@ -15,7 +15,7 @@ def identity_of(model) -> ModelIdentity:
     """Fingerprints of a ModelPatcher: names and shapes of its weights; a sample of their values with its
     patches."""
     diffusion_model = model.model.diffusion_model
-    family = family_of(diffusion_model)
+    family = known_family_of(diffusion_model)
     architecture, weights = hashlib.sha256(), hashlib.sha256()
     for name, parameter in sorted(diffusion_model.named_parameters()):
         architecture.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -30,7 +30,7 @@ def identity_of(model) -> ModelIdentity:
             for tensor in _tensors(patch):
                 weights.update(_sample(tensor))
     return ModelIdentity(
-        family=family.name,
+        family=family.name if family is not None else type(diffusion_model).__name__,
         architecture=architecture.hexdigest()[:16],
         weights=weights.hexdigest()[:16],
         prediction=prediction_of(model),

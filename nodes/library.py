@@ -15,7 +15,6 @@ from ..omnicache.profile import MAX_FILE_BYTES, Profile
 from ..omnicache.version import __version__
 
 FOLDER = "omnicache"
-AUTOMATIC = "auto"  # subfolder of the profiles that nobody named
 NONE = "none"
 _SUFFIX = ".json"
 _SHIPPED = Path(__file__).resolve().parent.parent / "schedules"
@@ -116,24 +115,6 @@ def save(profile: Profile, name: str) -> str:
             f"save_as: {path} cannot be written ({error}). Free the folder, or leave save_as empty."
         ) from error
     return path
-
-
-def save_automatic(profile: Profile, stem: str) -> str:
-    """The same for a profile that nobody named, in a subfolder. Returns its name in the menus. Raises
-    OSError."""
-    _put(profile, os.path.join(own_folder(), AUTOMATIC, stem + _SUFFIX))
-    return os.path.join(AUTOMATIC, stem + _SUFFIX)
-
-
-def automatic_names(part: str) -> list[str]:
-    """Names in the menus of the profiles in the subfolder whose file names have this part. Looks at the
-    folders themselves: the host's list may be of a moment ago."""
-    found = set()
-    for folder in folder_paths.get_folder_paths(FOLDER):
-        with suppress(OSError):  # there is none yet, or it may not be read
-            found.update(os.listdir(os.path.join(folder, AUTOMATIC)))
-    fitting = sorted(name for name in found if part in name and name.endswith(_SUFFIX))
-    return [os.path.join(AUTOMATIC, name) for name in fitting]
 
 
 def provenance() -> dict[str, str]:

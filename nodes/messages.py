@@ -1,6 +1,7 @@
 """What the pack says: in the log, on nodes, and to the client whose prompt is executing."""
 
 import logging
+import math
 from collections.abc import Callable
 
 import comfy.utils
@@ -8,6 +9,8 @@ import latent_preview
 import torch
 from server import PromptServer
 
+from ..omnicache.pilots import Pilot
+from ..omnicache.plan import EVERYTHING, Plan
 from ..omnicache.report import RunReport
 
 log = logging.getLogger("omnicache")
@@ -19,6 +22,22 @@ def tell(text: str, level: int = logging.WARNING, node_id: str | None = None) ->
     server = getattr(PromptServer, "instance", None)
     if server is not None and server.client_id is not None:
         server.send_progress_text(text, node_id or server.last_node_id, server.client_id)
+
+
+def gain_in_words(plan: Plan | Pilot, reuse_cost: float | None) -> str:
+    """What to expect of a run. reuse_cost: time of a reuse evaluation over that of a full one, if it is
+    known."""
+    if plan.full is None:
+        return f"decides at each of {plan.steps} steps whether to compute it"
+    words = f"computes {plan.full} of {plan.steps} steps"
+    if reuse_cost is None or plan.selections != {EVERYTHING}:
+        return words
+    return f"{words}, about {tenths(plan.speedup(reuse_cost))}x faster"
+
+
+def tenths(factor: float) -> str:
+    """Rounded down: it is a promise."""
+    return f"{math.floor(factor * 10 + 1e-9) / 10:.1f}"
 
 
 def tell_size(bytes_of_row: int) -> None:

@@ -1,30 +1,23 @@
 """Node: puts a schedule and a correction on a model."""
 
 import logging
-import math
-from dataclasses import replace
 
 import numpy as np
 from comfy_api.latest import io
 
-from ..omnicache.branch_tap import BranchTap
-from ..omnicache.correction import Correction, Corrector
-from ..omnicache.drift import DriftGuard
-from ..omnicache.families import UnknownModel, family_of
-from ..omnicache.outlook import Outlook
-from ..omnicache.pilots import Pilot
-from ..omnicache.plan import EVERYTHING, Plan
+from ..omnicache.correction import Correction
+from ..omnicache.families import UnknownModel
+from ..omnicache.output_run import OutputRun
 from ..omnicache.run import CacheRun
 from ..omnicache.schedule import Planner
 from ..omnicache.storage import Storage
-from ..omnicache.tap import Blocks, StackTap
+from ..omnicache.tap import Blocks
+from .cached_run import DRIFT_LIMIT, Wishes, cache_run, granularity_of, why_uncached
 from .host import Sampling, patched
 from .identity import check_fits, prediction_of
-from .messages import tell
-from .samplers import FREE_RUNNING_SAMPLERS, remark_on, suited
+from .messages import gain_in_words, tell
+from .samplers import remark_on, suited
 from .sockets import CATEGORY, CorrectionSocket, ScheduleSocket
-
-DRIFT_LIMIT = 3.0
 
 
 class OmniCacheModelPatch(io.ComfyNode):
@@ -40,8 +33,7 @@ class OmniCacheModelPatch(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The model to speed up: any diffusion transformer that ComfyUI knows. A U-Net "
-                    "(SD 1.5, SDXL) is refused.",
+                    tooltip="The model to speed up: any that ComfyUI samples with.",
                 ),
                 ScheduleSocket.Input("schedule", tooltip="From Curvature Scheduler or Rival Schedule."),
                 CorrectionSocket.Input(
@@ -53,13 +45,17 @@ class OmniCacheModelPatch(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "granularity",
-                    options=["stack", "branch"],
-                    default="stack",
+                    options=["stack", "branch", "auto", "output"],
+                    default="auto",
                     optional=True,
-                    tooltip="What is kept. Stack: one tensor for all transformer blocks together, fastest "
-                    "and smallest. Branch: attention, cross-attention and MLP of each block apart, as in the "
-                    "paper, which takes tens of times the memory. Most rivals' schedules need branch, and so "
-                    "do Curvature Scheduler's parts.",
+                    tooltip="What is kept of computed steps. Auto: output, or what schedule and "
+                    "correction need. "
+                    "Output: what the sampler gets, a few latents; the model is not called at reused steps. "
+                    "Stack: one tensor for all transformer blocks together. Branch: attention, "
+                    "cross-attention "
+                    "and MLP of each block apart, as in the paper, which takes tens of times the "
+                    "memory. Most "
+                    "rivals' schedules need branch, and so do Curvature Scheduler's parts.",
                 ),
                 io.Combo.Input(
                     "cache_dtype",
@@ -105,99 +101,54 @@ class OmniCacheModelPatch(io.ComfyNode):
         model,
         schedule: Planner,
         correction: Correction | None = None,
-        granularity="stack",
+        granularity="auto",
         cache_dtype="compute",
         cache_device="model",
         drift_limit=DRIFT_LIMIT,
     ) -> io.NodeOutput:
-        with_branches = granularity == "branch"
-        if schedule.why_branches and not with_branches:
-            raise ValueError(f"granularity: 'stack' keeps all blocks together, but {schedule.why_branches}")
-        try:
-            family_of(model.model.diffusion_model)
-        except UnknownModel as unknown:
-            return _uncached(model, unknown)
+        needs_branches = bool(schedule.why_branches)
+        usual = correction or schedule.default_correction
+        kept = granularity_of(granularity, usual, needs_branches)
+        if needs_branches and kept != "branch":
+            raise ValueError(
+                f"granularity: {granularity!r} keeps all blocks together, but {schedule.why_branches}"
+            )
         profile = schedule.profile
-        (correction or schedule.default_correction).check_has_what_it_needs(profile is not None)
+        usual.check_has_what_it_needs(profile is not None)
         if profile is not None:
             check_fits(profile, model)
+        storage = Storage(cache_dtype, cache_device)
 
-        def make_run(sampling: Sampling, blocks: Blocks) -> CacheRun | str:
+        def make_run(sampling: Sampling, blocks: Blocks | None) -> CacheRun | OutputRun | str:
+            own = correction or suited(schedule.default_correction, sampling.sampler)
+            kept = granularity_of(granularity, own, needs_branches, sampling.sampler)
+            hindrance = why_uncached(sampling, blocks, kept)
+            if hindrance is not None:
+                tell(hindrance)
+                return hindrance
             remark = remark_on(sampling.sampler, profile.settings.sampler if profile is not None else None)
             if remark is not None:
                 tell(remark)
-            if sampling.sampler in FREE_RUNNING_SAMPLERS:
-                return remark
-            if profile is not None:
-                remark = check_fits(profile, sampling.model)
-                if remark is not None:
-                    tell(f"{remark}; the result may be less exact")
-            sigmas = np.array(sampling.sigmas)
-            outlook = Outlook(profile, sigmas) if profile is not None else None
-            plan = schedule.plan_for(sigmas, tuple(place.blocks.branches for place in blocks.places))
+            if profile is not None and (misfit := check_fits(profile, sampling.model)) is not None:
+                tell(f"{misfit}; the result may be less exact")
+            layout = tuple(place.blocks.branches for place in blocks.places) if blocks is not None else ()
+            plan = schedule.plan_for(np.array(sampling.sigmas), layout, prediction_of(sampling.model))
             if not plan.selections and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
             else:
-                tell(gain_in_words(plan, None if with_branches else schedule.reuse_cost()), logging.INFO)
-            return cache_run(
-                sampling,
-                blocks,
-                plan,
-                correction or suited(schedule.default_correction, sampling.sampler),
-                outlook,
-                drift_limit if schedule.is_guarded else 0.0,
-                with_branches,
-                Storage(cache_dtype, cache_device),
-            )
+                tell(gain_in_words(plan, schedule.reuse_cost() if kept != "branch" else None), logging.INFO)
+            wishes = Wishes(own, profile, drift_limit if schedule.is_guarded else 0.0, storage)
+            return cache_run(sampling, blocks, plan, wishes, kept)
 
         try:
-            return io.NodeOutput(patched(model, make_run, with_branches, schedule.shown_on))
-        except UnknownModel as replaced:
-            return _uncached(model, replaced)
+            patch = patched(
+                model, make_run, kept == "branch", schedule.shown_on, needs_blocks=kept in ("stack", "branch")
+            )
+            return io.NodeOutput(patch)
+        except UnknownModel as unknown:
+            return _uncached(model, unknown)
 
 
 def _uncached(model, why: UnknownModel) -> io.NodeOutput:
     tell(str(why))
     return io.NodeOutput(model)
-
-
-def gain_in_words(plan: Plan | Pilot, reuse_cost: float | None) -> str:
-    """What to expect of a run. reuse_cost: time of a reuse evaluation over that of a full one, if it is
-    known."""
-    if plan.full is None:
-        return f"decides at each of {plan.steps} steps whether to compute it"
-    words = f"computes {plan.full} of {plan.steps} steps"
-    if reuse_cost is None or plan.selections != {EVERYTHING}:
-        return words
-    return f"{words}, about {tenths(plan.speedup(reuse_cost))}x faster"
-
-
-def tenths(factor: float) -> str:
-    """Rounded down: it is a promise."""
-    return f"{math.floor(factor * 10 + 1e-9) / 10:.1f}"
-
-
-def cache_run(
-    sampling: Sampling,
-    blocks: Blocks,
-    plan: Plan | Pilot,
-    correction: Correction,
-    outlook: Outlook | None,
-    drift_limit: float = DRIFT_LIMIT,
-    with_branches: bool = False,
-    storage: Storage | None = None,
-) -> CacheRun:
-    """The run that follows a plan. outlook: what a profile predicts for it, if there is one. drift_limit: 0
-    for a run that is not watched."""
-    switch = sampling.model.get_model_object("model_sampling").percent_to_sigma(correction.switch_point)
-    tell_size = blocks.on_size
-    storage = storage or Storage()
-    of_newest = 1 + (correction.generations - 1) * storage.share_of_change
-    blocks = replace(blocks, on_size=lambda size: tell_size(round(size * of_newest)))
-    return CacheRun(
-        plan,
-        Corrector(correction, sampling.sigmas, outlook, float(switch), prediction_of(sampling.model)),
-        BranchTap(blocks, plan.selections) if with_branches else StackTap(blocks),
-        storage,
-        DriftGuard(outlook, drift_limit) if outlook is not None and drift_limit > 0 else None,
-    )

@@ -15,7 +15,9 @@ class NoiseCorrector(io.ComfyNode):
             category=CATEGORY,
             description="Optional. A reused step is a little wrong; this sets how that is corrected. Without "
             "this node what is reused is continued through the last three computed steps (mode forecast, "
-            "order 2; order 1 with samplers that add noise), which is a good choice for most.",
+            "order 2), and what it did wrong is put right at the next computed step (repay). "
+            "Samplers that add "
+            "noise have order 1 and no repay.",
             inputs=[
                 io.Combo.Input(
                     "mode",
@@ -31,10 +33,10 @@ class NoiseCorrector(io.ComfyNode):
                     "filter",
                     options=["off", "low-high", "low", "high"],
                     default="off",
-                    tooltip="Which part of the predicted error is taken out. Off: all of it. Low: the coarse "
+                    tooltip="Which part of the error is taken out. Off: all of it. Low: the coarse "
                     "part (low frequencies). High: the fine detail. Low-high: the coarse part before the "
-                    "switch point, the fine detail after it, as in the paper. Modes forecast and off ignore "
-                    "it.",
+                    "switch point, the fine detail after it, as in the paper. With mode forecast it applies "
+                    "to repay.",
                 ),
                 io.Float.Input(
                     "switch_point",
@@ -73,6 +75,17 @@ class NoiseCorrector(io.ComfyNode):
                     "parabola through the last three, which takes a third more memory. Other modes "
                     "ignore it.",
                 ),
+                io.Float.Input(
+                    "repay",
+                    default=1.0,
+                    min=0.0,
+                    max=1.5,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much of what reused steps did wrong the next computed step puts "
+                    "right, 0 to 1.5. "
+                    "1: all that is known. 0: nothing. Only with mode forecast.",
+                ),
             ],
             outputs=[
                 CorrectionSocket.Output(
@@ -84,5 +97,5 @@ class NoiseCorrector(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mode, filter, switch_point, cutoff, strength, order=2) -> io.NodeOutput:
-        return io.NodeOutput(Correction(mode, filter, switch_point, cutoff, strength, order))
+    def execute(cls, mode, filter, switch_point, cutoff, strength, order=2, repay=1.0) -> io.NodeOutput:
+        return io.NodeOutput(Correction(mode, filter, switch_point, cutoff, strength, order, repay))

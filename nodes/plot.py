@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..omnicache.noise_axis import FORECAST_SMALLEST, log_snr, step_lengths
+from ..omnicache.noise_axis import log_snr, plan_axis, step_lengths
 from ..omnicache.plan import AUTOMATIC_RUNS, Plan, StepCost
 from ..omnicache.profile import Profile
-from ..omnicache.schedule import Cost, Schedule
+from ..omnicache.schedule import Schedule, unpredicted_error
 
 MOST_STEPS_TO_REPLAN = 300  # the plot of more has no room to point at one, and the costs would be megabytes
 PURE_NOISE = 0.01  # from pure noise, where log-SNR is infinite, to here the axis is cut
-MEASURED: tuple[Cost, ...] = ("corrected error", "error", "curvature")  # the plot works out the others itself
 
 
 def payload(
@@ -77,25 +76,26 @@ def _replan(profile: Profile, schedule: Schedule) -> dict | None:
         return None
     sigmas, prediction = profile.schedule, profile.model.prediction
     lengths = step_lengths(sigmas, prediction)
-    costs = {cost: replace(schedule, cost=cost).step_cost(sigmas, 0) for cost in MEASURED}
+    curvature = replace(schedule, cost="curvature").step_cost(sigmas, 0)
     return {
         "reuse_cost": schedule.reuse_cost(),
-        "costs": {name: table(cost, profile.steps, AUTOMATIC_RUNS[-1]) for name, cost in costs.items()},
-        "axis": log_snr(sigmas, prediction, FORECAST_SMALLEST)[:-1].tolist(),
+        "curvature": table(curvature, profile.steps, AUTOMATIC_RUNS[-1]),
+        "error": table(unpredicted_error(profile, sigmas), profile.steps, AUTOMATIC_RUNS[-1]),
+        "axis": plan_axis(sigmas, prediction).tolist(),
         "lengths": lengths.tolist(),
         "way": float(lengths.sum()),
     }
 
 
 def table(cost: StepCost, steps: int, longest: int) -> dict:
-    """Costs in a form that JSON can hold: values in the order of step, distance to the cached step (1 to
-    longest), gap from there to the source step (1 to longest + 1); those that make no difference to the
-    one before are left out. 0 where no plan gets to."""
+    """Costs that no later step changes, in a form that JSON can hold: values in the order of step, distance
+    to the computed step before it (1 to longest), gap from there to the one before that (1 to longest + 1);
+    those that make no difference to the one before are left out. 0 where no plan gets to."""
     values = np.full((steps, longest, longest + 1), math.nan)
     for step, distance, gap in itertools.product(range(steps), range(1, longest + 1), range(1, longest + 2)):
         cached = step - distance
         if cached >= max(gap, 1):
-            values[step, distance - 1, gap - 1] = cost(step, cached, cached - gap)
+            values[step, distance - 1, gap - 1] = cost(step, cached, cached - gap, step + 1)
     for dimension in (2, 1):
         while values.shape[dimension] > 1:
             *_, before, last = np.moveaxis(values, dimension, 0)

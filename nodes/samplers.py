@@ -22,6 +22,13 @@ def amplifies(name: str) -> bool:
     return name == "lcm" or "cfg_pp" in name
 
 
+def reads_guidance(name: str) -> bool:
+    """True if the sampler itself reads the parts that guidance is made of, which are there only where the
+    model is
+    computed: CFG++."""
+    return "cfg_pp" in name
+
+
 def draws_noise(name: str) -> bool:
     """Whether it adds new noise at each step, which the noise of a cache measured at the last step cannot
     foretell."""
@@ -29,10 +36,10 @@ def draws_noise(name: str) -> bool:
 
 
 def suited(correction: Correction, name: str) -> Correction:
-    """A default correction, as this sampler has it best: new noise at each step bends no parabola, and a
-    line magnifies it less (docs/samplers.md)."""
-    forecasts = correction.mode == "forecast" and draws_noise(name)
-    return replace(correction, order=1) if forecasts else correction
+    """A default correction, as this sampler has it best: new noise at each step bends no parabola, a line
+    magnifies it less, and repay would take it for an error (docs/samplers.md)."""
+    forecasts = correction.mode == "forecast" and (draws_noise(name) or name == "lcm")
+    return replace(correction, order=1, repay=0.0) if forecasts else correction
 
 
 def remark_on(name: str, calibrated_with: str | None) -> str | None:

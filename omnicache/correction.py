@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .forecast import REUSE, Weights, hermite, lagrange, steadied, taylor
-from .noise_axis import forecast_axis
 from .outlook import Outlook
 from .profile import Profile
 from .spectrum import Grid, apply_response, band_responses, grid_of, low_pass_response
@@ -21,6 +21,7 @@ FORECASTS: tuple[Mode, ...] = ("forecast", "taylor", "hermite")
 
 # Least squares on few samples can ask for more than extrapolation would; beyond this it is noise.
 MAX_GAMMA_OVER_AGE_RATIO = 1.5
+MOST_REPAID = 1.5
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Correction:
     """mode "paper": gamma of neighbouring steps, multiplied over consecutive reuse steps (Eq. 9).
     "age-aware": gamma for the ages of the caches in use, measured if there is a profile, else the ratio of
     the ages in sigma. "forecast": what is cached itself is continued through the last full steps, by a
-    polynomial over noise_axis.forecast_axis of this order (1, 2; the second steadied); no noise is measured,
-    and filter has no effect. "per-band": age-aware, with a measured gamma for each frequency band. "taylor",
-    "hermite": forecasts as TaylorSeer and HiCache make them, by differences between full steps, over the
-    steps' numbers.
+    polynomial of this order (1, 2; the second steadied); no noise is measured. "per-band": age-aware, with
+    a measured gamma for each frequency band. "taylor", "hermite": forecasts as TaylorSeer and HiCache make
+    them, by differences between full steps, over the steps' numbers.
 
     filter "low-high": low-pass before the switch point, high-pass after it, as in the paper. switch_point:
     share of the model's noise range, 0 (start) to 1 (end). cutoff: cycles per latent pixel. strength
-    multiplies gamma.
+    multiplies gamma. repay: with mode "forecast", the share of what reused steps did wrong that the next
+    computed step takes out of the state (repay.py), filtered as the noise of the other modes is; 0 is off.
     """
 
     mode: Mode = "forecast"
@@ -44,9 +45,15 @@ class Correction:
     cutoff: float = 0.25
     strength: float = 1.0
     order: int = 2
+    repay: float = 1.0
 
     def __post_init__(self) -> None:
-        ranges = {"switch_point": (0.0, 1.0), "cutoff": (0.01, 0.7), "strength": (0.0, 2.0)}
+        ranges = {
+            "switch_point": (0.0, 1.0),
+            "cutoff": (0.01, 0.7),
+            "strength": (0.0, 2.0),
+            "repay": (0.0, MOST_REPAID),
+        }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -62,6 +69,10 @@ class Correction:
     def needs_two_caches(self) -> bool:
         """Whether nothing may be reused before there are two; the rivals' forecasts then reuse plainly."""
         return self.mode == "forecast" and self.strength > 0
+
+    @property
+    def repays(self) -> bool:
+        return self.mode == "forecast" and self.repay > 0
 
     @property
     def is_on(self) -> bool:
@@ -101,17 +112,17 @@ class Corrector:
         sigmas: list[float],
         outlook: Outlook | None,
         switch_sigma: float,
-        prediction: str,
+        axis: Sequence[float],
     ) -> None:
         """outlook: what a profile predicts for these sigmas, if there is one. switch_sigma: where the filter
-        pair changes over. prediction: see noise_axis. Raises ValueError for a mode that needs a profile and
-        has none."""
+        pair changes over. axis: place of each step, rising, over which a forecast is a polynomial. Raises
+        ValueError for a mode that needs a profile and has none."""
         correction.check_has_what_it_needs(outlook is not None)
         self.correction = correction
         self._sigmas = sigmas
         self._outlook = outlook
         self._switch_sigma = switch_sigma
-        self._axis = forecast_axis(sigmas, prediction).tolist()
+        self._axis = [float(place) for place in axis]
         self._step_gamma = outlook.step_correlation() if outlook is not None else None
         self._responses: dict[tuple[Grid, torch.device], Tensor] = {}
         self._band_responses: dict[tuple[Grid, torch.device], Tensor] = {}
@@ -172,14 +183,15 @@ class Corrector:
         the same shape, in raw output. sigma: (rows, 1, ...).
         """
         factor = self.correction.strength
-        noise = self._filtered(noise, step)
+        noise = self.filtered(noise, step)
         if gamma.bands:
             noise = apply_response(noise, self._band_response(noise, gamma.bands)).to(noise.dtype)
         else:
             factor *= gamma.value
         return torch.addcmul(denoised, noise, sigma, value=factor)
 
-    def _filtered(self, noise: Tensor, step: int) -> Tensor:
+    def filtered(self, noise: Tensor, step: int) -> Tensor:
+        """The part of a noise, or of a change of the state, that the filter lets through at this step."""
         kind = self.correction.filter
         if kind == "off":
             return noise

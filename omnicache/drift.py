@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .outlook import Outlook
+from .reading import Reading
 
 # Full steps whose median counts: a single sample takes its turns a step earlier or later than the calibrated
 # ones did, which for one step looks like several times the noise.
@@ -16,28 +17,12 @@ STEPS = 3
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """Energies of one full step, on their way from the device. energies: (2,) of the noise and of the
-    output."""
+class _Energies:
+    """energies: (2,) of the noise and of the output of one full step."""
 
     step: int
     cached_step: int
-    energies: Tensor
-    arrival: "torch.cuda.Event | None" = None
-
-    @classmethod
-    def of(cls, step: int, cached_step: int, energies: Tensor) -> "_Reading":
-        if not energies.is_cuda:
-            return cls(step, cached_step, energies)
-        here = torch.empty(2, dtype=energies.dtype, pin_memory=True)
-        here.copy_(energies, non_blocking=True)
-        arrival = torch.cuda.Event()
-        arrival.record()
-        return cls(step, cached_step, here, arrival)
-
-    @property
-    def has_arrived(self) -> bool:
-        return self.arrival is None or self.arrival.query()
+    energies: Reading
 
 
 class DriftGuard:
@@ -50,7 +35,7 @@ class DriftGuard:
         """limit: how many times the expected noise is still no drift."""
         self._outlook = outlook
         self._limit = limit
-        self._readings: list[_Reading] = []
+        self._readings: list[_Energies] = []
         self._step = -1  # the last full step that is known
         self._sums = (0.0, 0.0)  # of its calls: energy of the noise, of the output
         self._ratios: list[float] = []  # measured over expected, of the last full steps
@@ -60,16 +45,16 @@ class DriftGuard:
         """noise: (rows, ...) q of a full step when the cache of an earlier one stands for its blocks (Eq. 6).
         output: the same shape, the full raw output."""
         energies = torch.stack([noise.float().square().sum(), output.float().square().sum()])
-        self._readings.append(_Reading.of(step, cached_step, energies))
+        self._readings.append(_Energies(step, cached_step, Reading.of(energies)))
 
     def has_drifted(self) -> bool:
         """Whether the last full steps that are known measured more than the limit."""
-        while self._readings and self._readings[0].has_arrived:
+        while self._readings and self._readings[0].energies.has_arrived:
             self._take(self._readings.pop(0))
         return len(self._ratios) == STEPS and statistics.median(self._ratios) > self._limit
 
-    def _take(self, reading: _Reading) -> None:
-        energies = tuple(reading.energies.tolist())
+    def _take(self, reading: _Energies) -> None:
+        energies = tuple(reading.energies.numbers())
         is_further_call = reading.step == self._step
         if is_further_call:
             energies = (self._sums[0] + energies[0], self._sums[1] + energies[1])

@@ -317,10 +317,14 @@ class UnknownModel(ValueError):
 
 
 def family_of(diffusion_model: nn.Module) -> Family:
-    """The family of the host's diffusion model.
+    """The family of the host's diffusion model: the row that its class carries as `omnicache_family`, for
+    models of other packs, or the one of its name.
 
     Raises UnknownModel for a model that is not in the table, ValueError for one that is no transformer.
     """
+    own = getattr(diffusion_model, "omnicache_family", None)
+    if isinstance(own, Family):
+        return own
     name = type(diffusion_model).__name__
     if name in NOT_TRANSFORMERS:
         known = ", ".join(family.name for family in FAMILIES)
@@ -335,6 +339,14 @@ def family_of(diffusion_model: nn.Module) -> Family:
         f"model: {name} is not one of the transformers this pack knows, so it runs uncached. Known: "
         f"{', '.join(family.name for family in FAMILIES)}."
     )
+
+
+def known_family_of(diffusion_model: nn.Module) -> Family | None:
+    """The same, None for a model that has none here."""
+    try:
+        return family_of(diffusion_model)
+    except ValueError:
+        return None
 
 
 def places_of(diffusion_model: nn.Module, family: Family) -> tuple[BlockPlace, ...]:

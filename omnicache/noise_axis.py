@@ -8,6 +8,7 @@ _SMALLEST = 1e-4
 # Flow models start at sigma 1, infinitely far from all other steps on the axis of log-SNR; so far (a sigma of
 # 0.999) the first step is still of use to the forecasts of the next ones.
 FORECAST_SMALLEST = 1e-3
+UNSEEN_NOISE = 0.01  # beside data of unit variance
 
 
 def log_snr(sigmas: ArrayLike, prediction: str, smallest: float = _SMALLEST) -> NDArray[np.float64]:
@@ -34,6 +35,15 @@ def forecast_axis(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:
     if prediction == "epsilon":
         return -np.arctan(np.asarray(sigmas, dtype=np.float64))
     return log_snr(sigmas, prediction, FORECAST_SMALLEST)
+
+
+def plan_axis(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:
+    """On which a plan measures how far steps are apart, rising during sampling: log-SNR that flattens where
+    the noise is about one percent of the data. There the output hardly changes any more, while some
+    schedulers (karras, beta) spend many steps on it."""
+    sigma = np.asarray(sigmas, dtype=np.float64)
+    ratio = sigma / np.maximum(1 - sigma, FORECAST_SMALLEST) if prediction == "flow" else sigma
+    return -np.log(ratio + UNSEEN_NOISE)
 
 
 def step_lengths(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:

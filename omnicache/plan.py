@@ -1,5 +1,6 @@
 """Which steps are reused: the budget, the constraints, and the exact dynamic programme that meets both."""
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,8 +11,9 @@ import numpy as np
 
 from .families import BRANCH_KINDS, Branch, BranchKind
 
-# cost(step, cached step, step whose cache was in use when the noise at the cached step was measured)
-StepCost = Callable[[int, int, int], float]
+# cost(step, computed step before it, computed step before that, computed step after it): what reusing this
+# step costs. Where none is computed after it, the last number is that of the steps.
+StepCost = Callable[[int, int, int, int], float]
 
 # The branches of each block of a model, in the order of the forward.
 Layout = tuple[tuple[Branch, ...], ...]
@@ -214,12 +216,10 @@ class Plan:
 
     def costs(self, cost: StepCost) -> list[float]:
         """What each reused step costs, in order."""
-        full, costs = [], []
-        for step, is_reused in enumerate(self.reused):
-            if is_reused:
-                costs.append(cost(step, full[-1], full[-2]))
-            else:
-                full.append(step)
+        full = [step for step, is_reused in enumerate(self.reused) if not is_reused]
+        costs = []
+        for (before, last), following in zip(itertools.pairwise(full), [*full[2:], self.steps], strict=True):
+            costs += [cost(step, last, before, following) for step in range(last + 1, following)]
         return costs
 
     def speedup(self, reuse_cost: float) -> float:
@@ -233,8 +233,8 @@ def solve(
     """The plan with exactly so many reused steps and the least sum of step costs.
 
     Exact, by dynamic programming over (full step, gap before it, steps reused so far): runs of reused steps
-    are short, so a step's cost may depend on the full step it reuses and on the one before. Raises ValueError
-    if no plan meets the constraints.
+    are short, so a step's cost may depend on the two computed steps before it and on the one after. Raises
+    ValueError if no plan meets the constraints.
     """
     constraints = constraints.with_longest_run(steps, reused)
     may_be_full, may_reuse = constraints.allowed(steps)
@@ -256,15 +256,13 @@ def solve(
             reachable = best[i, gap]
             if not np.isfinite(reachable).any():
                 continue
-            segment = 0.0
             for distance in range(1, min(longest, steps - i) + 1):
-                if distance > 1:
-                    if not may_reuse[i + distance - 1]:
-                        break
-                    segment += cost(i + distance - 1, i, i - gap)
                 end = i + distance
+                if distance > 1 and not may_reuse[end - 1]:
+                    break
                 if (end < steps and not may_be_full[end]) or distance - 1 > reused:
                     continue
+                segment = sum(cost(step, i, i - gap, end) for step in range(i + 1, end))
                 candidate = np.full(reused + 1, np.inf)
                 candidate[distance - 1 :] = reachable[: reused + 2 - distance] + segment
                 better = candidate < best[end, distance]

@@ -9,21 +9,23 @@ from typing import Literal
 from .profile import Profile
 
 StepKind = Literal["full", "reuse"]
+Granularity = Literal["stack", "branch", "output"]
 
 
 @dataclass
 class RunReport:
     """Filled by the run, read after it.
 
-    An evaluation is one conditioning row at one step. steps, planned_full: of the plan; None full ones where
-    it was decided while sampling. is_corrected: whether what is reused is corrected too. limited_gammas:
+    An evaluation is one conditioning row at one step. steps, planned_full: of the plan; None full ones
+    where it was decided while sampling. is_corrected: whether what is reused is corrected too. granularity:
+    what is kept. repaid: at which steps how much of the state's size was put right. limited_gammas:
     corrections whose calibrated gamma was out of range.
     drift: how many times the calibrated noise was measured at most, None if it was not watched.
-    drifted_steps: planned to be reused, but computed because of it. drift_advice: what the user should know
-    then. cache_bytes: of the tensors that were kept from one step to the next, at most. seconds: of the
-    whole run, loading the model included. step_seconds: of each step, the first one from the first call of
-    the model; by the host's clock until the run has reached its end, from then on by the device's. profile:
-    by which the run was corrected and watched, if any.
+    drifted_steps: planned to be reused, but computed because of it. cache_bytes: of the tensors that were
+    kept from one step to the next, at most. seconds: of the whole run, loading the model included.
+    step_seconds: of each step, the first one from the first call of the model; by the host's clock until
+    the run has reached its end, from then on by the device's. profile: by which the run was corrected and
+    watched, if any.
     why_full: why nothing could be reused in it, None of a run that could; where the run went as without the
     pack, steps and evaluations were not counted.
     """
@@ -31,17 +33,18 @@ class RunReport:
     steps: int
     planned_full: int | None
     is_corrected: bool = False
+    granularity: Granularity = "stack"
     evaluations_full: int = 0
     evaluations_reused: int = 0
     limited_gammas: int = 0
     drift: float | None = None
     drifted_steps: int = 0
-    drift_advice: str = "calibrate with this model, size and prompt"
     cache_bytes: int = 0
     seconds: float = 0.0
     finished: bool = False
     step_kinds: dict[int, StepKind] = field(default_factory=dict)
     step_seconds: dict[int, float] = field(default_factory=dict)
+    repaid: dict[int, float] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     profile: Profile | None = None
     why_full: str | None = None
@@ -104,7 +107,7 @@ class RunReport:
         """For a run with drifted_steps."""
         return (
             f"reuse disturbed this run up to {self.drift:.1f} times as much as the calibration, so "
-            f"{self.drifted_steps} steps more were computed: {self.drift_advice}"
+            f"{self.drifted_steps} steps more were computed: calibrate with this model, size and prompt"
         )
 
     def progress(self) -> dict:
@@ -116,6 +119,7 @@ class RunReport:
             "steps": self.steps,
             "kinds": [names[self.step_kinds[step]] for step in done],
             "milliseconds": [round(1000 * self.step_seconds[step], 2) for step in done],
+            "repaid": [round(self.repaid.get(step, 0.0), 6) for step in done],
         }
 
     def as_dict(self) -> dict:
@@ -129,6 +133,8 @@ class RunReport:
             "step_milliseconds": [
                 round(1000 * self.step_seconds[step], 2) for step in sorted(self.step_seconds)
             ],
+            "repaid": [round(self.repaid.get(step, 0.0), 6) for step in sorted(self.step_kinds)],
+            "granularity": self.granularity,
             "finished": self.finished,
             "limited_gammas": self.limited_gammas,
             "drift": round(self.drift, 3) if self.drift is not None else None,

@@ -180,7 +180,7 @@ class GivenSchedule:
     def reuse_cost(self) -> float:
         return measured_reuse_cost(self.profile)
 
-    def plan_for(self, sigmas: Floats, layout: Layout = ()) -> Plan | Pilot:
+    def plan_for(self, sigmas: Floats, layout: Layout = (), prediction: str | None = None) -> Plan | Pilot:
         """The rule's plan for a sampler's sigmas and a model, or its pilot for one run. Raises ValueError if
         it has none."""
         sampling = Sampling(

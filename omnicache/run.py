@@ -1,8 +1,5 @@
-"""One cached sampling run: decides for each evaluation whether it is full or reused, and keeps the lanes'
-caches.
-
-Created when sampling starts and closed when it ends; the only object that changes. Follow `evaluate`: it is
-all that happens during sampling.
+"""A cached sampling run in the blocks: decides for each call of the model whether it is full or reused, and
+keeps the lanes' caches. Follow `evaluate`: it is all that happens during sampling.
 """
 
 from collections import Counter
@@ -12,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .branch_tap import Steering
+from .branch_tap import BranchTap, Steering
 from .correction import Corrector
 from .drift import DriftGuard
 from .lane import Cache, JoinedCaches, Lane, LaneKey, Rows, Signature, split_captured, split_renewed
 from .pilots import Pilot
 from .plan import NOTHING, Parts, Plan
+from .repay import Repay
 from .report import RunReport, StepKind
-from .stopwatch import Stopwatch
+from .sampling_run import Asked, SamplingRun
 from .storage import Kept, Storage
 from .tap import BlockTap, Captured, Forward
 
@@ -85,8 +83,8 @@ class StageCounter:
         return keys if all(key.stage < self.MOST for key in keys) else None
 
 
-class CacheRun:
-    """A sampling run with reuse, after a plan or as a pilot decides, corrected."""
+class CacheRun(SamplingRun):
+    """A sampling run with reuse of blocks, after a plan or as a pilot decides, corrected."""
 
     def __init__(
         self,
@@ -95,6 +93,7 @@ class CacheRun:
         tap: BlockTap,
         storage: Storage | None = None,
         guard: DriftGuard | None = None,
+        repay: Repay | None = None,
     ) -> None:
         """tap: a BranchTap for a pilot, and for a plan that names parts. Raises ValueError for a correction
         that the plan rules out."""
@@ -104,27 +103,33 @@ class CacheRun:
                 "and with this schedule its parts are of different steps. Set mode to 'off', or connect no "
                 "correction."
             )
+        report = RunReport(
+            steps=plan.steps,
+            planned_full=plan.full,
+            is_corrected=corrector.correction.is_on,
+            profile=corrector.profile,
+            granularity="branch" if isinstance(tap, BranchTap) else "stack",
+        )
+        super().__init__(plan, report, repay)
         self.tap = tap
-        self._plan = plan
         self._pilot = plan if isinstance(plan, Pilot) else None
         self._corrector = corrector
         self._storage = storage or Storage()
         self._guard = guard
         self._needs_noise = corrector.correction.needs_noise
         self._generations = corrector.correction.generations
-        self._step = 0
         self._is_forbidden = False  # whether the guard does not let the current step be reused
         self._stages = StageCounter()
         self._lanes: dict[LaneKey, Lane] = {}
         self._last_full = -1  # the last step that was computed in full
-        self._report = RunReport(
-            steps=plan.steps,
-            planned_full=plan.full,
-            is_corrected=corrector.correction.is_on,
-            profile=corrector.profile,
-        )
-        self._step_kind: StepKind = "full"
-        self._watch = Stopwatch()
+
+    def predict(self, asked: Asked) -> Tensor:
+        """Answers one evaluation of the sampler. Its calls of the model come to `evaluate`."""
+        reused = self._report.evaluations_reused
+        denoised = asked.forward()
+        if self._repay is not None:
+            self._see(asked, denoised, is_reused=self._report.evaluations_reused > reused)
+        return denoised
 
     def evaluate(self, call: Call) -> Tensor:
         """Answers one call of the host: (rows, ...) x0 estimates, in full or from the caches."""
@@ -162,33 +167,22 @@ class CacheRun:
         )
 
     def step_finished(self, step: int) -> RunReport:
-        """The sampler has evaluated step number `step` and goes on to the next. Returns the report so
-        far."""
-        self._report.add_step(step, self._step_kind, self._watch.lap(step))
         if self._step_kind == "full" and any(lane.step == step for lane in self._lanes.values()):
             self._last_full = step
             self._note_size()  # before something is freed; between two such steps nothing is
             self._lanes = {key: lane for key, lane in self._lanes.items() if not self._is_stale(lane)}
         self._is_forbidden = self._is_forbidden_after(step)
-        self._step, self._step_kind = step + 1, "full"
         self._stages.next_step()
-        return self._report
-
-    def sampling_finished(self, samples: Tensor) -> None:
-        """The sampler has gone through all its steps. samples: its result, in the model's latent space."""
-        self._report.finished = True
+        return super().step_finished(step)
 
     def close(self) -> RunReport:
-        """Frees every tensor and returns the report of the run."""
         if self._guard is not None:
             self._report.drift = self._guard.largest_ratio
         self._note_size()
-        if self._report.finished:
-            self._report.step_seconds = self._watch.seconds()
         self._lanes.clear()
         if self._pilot is not None:
             self._pilot.forget()
-        return self._report
+        return super().close()
 
     def _note_size(self) -> None:
         kept = [kept for lane in self._lanes.values() for kept in lane.kept()]

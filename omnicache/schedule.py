@@ -2,19 +2,20 @@
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 
 from .correction import Correction
-from .noise_axis import FORECAST_SMALLEST, likely_prediction, log_snr, step_lengths
+from .noise_axis import likely_prediction, plan_axis, step_lengths
 from .outlook import Outlook
 from .pilots import Pilot
 from .plan import EVERYTHING, Budget, Constraints, Layout, Parts, Plan, StepCost, solve
 from .profile import Profile
 
-Cost = Literal["forecast error", "corrected error", "error", "curvature", "reach", "even"]
+Cost = Literal["reach", "curvature", "even"]
 WITHOUT_PROFILE: tuple[Cost, ...] = ("reach", "even")
 
 # In place of an error that was not measured.
@@ -53,9 +54,12 @@ class Planner(Protocol):
     def reuse_cost(self) -> float:
         """Time of a reuse evaluation over that of a full one."""
 
-    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan | Pilot:
-        """The plan for a sampler's sigmas, one more than it has steps, and for a model's branches; or what
-        decides in its place while sampling, for one run."""
+    def plan_for(
+        self, sigmas: np.ndarray, layout: Layout = (), prediction: str | None = None
+    ) -> Plan | Pilot:
+        """The plan for a sampler's sigmas, one more than it has steps, and for a model's branches and what
+        it predicts (see noise_axis; guessed if nobody says); or what decides in its place while sampling,
+        for one run."""
 
 
 def measured_reuse_cost(profile: Profile | None) -> float:
@@ -66,20 +70,18 @@ def measured_reuse_cost(profile: Profile | None) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What CurvatureScheduler hands on. profile is None only for the costs "reach" and "even", which need no
-    measurement.
+    """What CurvatureScheduler hands on. profile: needed by the cost "curvature" only.
 
-    cost "curvature": turning angle at the reused step, the paper's choice. "error": measured noise of the
-    reuse times the length of its step. "corrected error": the part of it that gamma cannot predict.
-    "reach": how far a forecast reaches, see _reach. "forecast error": the geometric mean of these two, since
-    neither is better everywhere (docs/plans.md). "even": reused steps spread evenly.
+    cost "reach": how far the reused step lies from the computed ones around it, see _reach. "curvature":
+    turning angle at the reused step, the paper's choice. "even": reused steps spread evenly.
 
-    parts: what of the model the reused steps reuse; other than everything needs the granularity of branches.
+    parts: what of the model the reused steps reuse; other than everything needs the granularity of
+    branches.
     shown_on: see Planner.
     """
 
     budget: Budget
-    cost: Cost = "forecast error"
+    cost: Cost = "reach"
     constraints: Constraints = field(default_factory=Constraints)
     profile: Profile | None = None
     parts: Parts = EVERYTHING
@@ -121,78 +123,78 @@ class Schedule:
         reused = self.budget.reused_steps(steps, self.reuse_cost())
         return self.constraints.with_longest_run(steps, reused).most_reused(steps) >= reused
 
-    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
-        """Solves the plan for a sampler's sigmas, one more than it has steps, whatever the model. Raises
-        ValueError if none exists."""
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = (), prediction: str | None = None) -> Plan:
+        """Solves the plan for a sampler's sigmas. See Planner. Raises ValueError if none exists."""
         steps = len(sigmas) - 1
         reused = self.budget.reused_steps(steps, self.reuse_cost())
-        cost = self.step_cost(np.asarray(sigmas, dtype=np.float64), reused)
+        cost = self.step_cost(np.asarray(sigmas, dtype=np.float64), reused, prediction)
         return solve(steps, reused, self.constraints, cost, self.parts)
 
-    def step_cost(self, sigmas: np.ndarray, reused: int) -> StepCost:
-        """What a reused step costs in a plan for these sigmas that reuses so many."""
+    def step_cost(self, sigmas: np.ndarray, reused: int, prediction: str | None = None) -> StepCost:
+        """What a reused step costs in a plan that reuses so many. prediction: see Planner."""
+        if prediction is None and self.profile is not None:
+            prediction = self.profile.model.prediction
         if self.cost == "reach":
-            return self._reach_cost(sigmas)
+            return _reach(sigmas, prediction or likely_prediction(sigmas))
         if self.cost == "even" or self.profile is None:
             return _even(len(sigmas) - 1, reused, self.constraints)
-        outlook = Outlook(self.profile, sigmas)
-        if self.cost == "forecast error":
-            return _geometric_mean(_error(outlook, sigmas, corrected=True), self._reach_cost(sigmas))
-        if self.cost == "curvature":
-            turning = outlook.turning()
-            return lambda step, cached_step, source_step: float(turning[step])
-        return _error(outlook, sigmas, corrected=self.cost == "corrected error")
-
-    def _reach_cost(self, sigmas: np.ndarray) -> StepCost:
-        known = self.profile.model.prediction if self.profile is not None else None
-        return _reach(sigmas, known or likely_prediction(sigmas))
+        turning = Outlook(self.profile, sigmas).turning()
+        return lambda step, last, before, following: float(turning[step])
 
     def predicted_error(self, plan: Plan, sigmas: np.ndarray) -> float:
-        """Error that gamma cannot predict, added up over the reused steps: how far the sample is displaced as
-        a share of its way, if the output's size did not change. NaN where calibration could not measure."""
+        """What the reused steps leave after repay, added up: how far the sample is displaced as a share of
+        its way, if the output's size did not change. NaN where calibration could not measure."""
         if self.profile is None:
             return math.nan
-        errors = plan.costs(replace(self, cost="corrected error").step_cost(np.asarray(sigmas), 0))
-        way = step_lengths(sigmas, self.profile.model.prediction).sum()
-        return math.nan if UNMEASURED in errors else sum(errors) / float(way)
+        prediction = self.profile.model.prediction
+        before_repay, axis = unpredicted_error(self.profile, sigmas), plan_axis(sigmas, prediction).tolist()
+
+        def cost(step: int, last: int, before: int, following: int) -> float:
+            return before_repay(step, last, before, following) * _left_by_repay(axis, step, before, following)
+
+        if UNMEASURED in plan.costs(before_repay):
+            return math.nan
+        return sum(plan.costs(cost)) / float(step_lengths(sigmas, prediction).sum())
 
 
-def _error(outlook: Outlook, sigmas: np.ndarray, corrected: bool) -> StepCost:
-    """Expected displacement of the sample, in units of the output's size times its way."""
-    lengths = np.abs(step_lengths(sigmas, outlook.profile.model.prediction))  # some samplers go back
+def unpredicted_error(profile: Profile, sigmas: np.ndarray) -> StepCost:
+    """Expected displacement of the sample before repay, in units of the output's size times its way: the
+    measured error of reuse, less the part that the noise of the computed step before predicts."""
+    outlook = Outlook(profile, sigmas)
+    lengths = np.abs(step_lengths(sigmas, profile.model.prediction)).tolist()  # some samplers go back
 
-    def cost(step: int, cached_step: int, source_step: int) -> float:
-        noise = outlook.noise(step, cached_step)
-        if corrected:
-            correlation = outlook.correlation(step, cached_step, source_step)
-            if math.isfinite(correlation):
-                noise *= math.sqrt(max(1.0 - correlation**2, 0.0))
+    def cost(step: int, last: int, before: int, following: int) -> float:
+        noise = outlook.noise(step, last)
+        correlation = outlook.correlation(step, last, before)
+        if math.isfinite(correlation):
+            noise *= math.sqrt(max(1.0 - correlation**2, 0.0))
         # Where calibration could not measure (the first steps have no older cache), reuse is a leap in the
         # dark.
-        return noise * float(lengths[step]) if math.isfinite(noise) else UNMEASURED
+        return noise * lengths[step] if math.isfinite(noise) else UNMEASURED
 
     return cost
+
+
+def _left_by_repay(axis: Sequence[float], step: int, before: int, following: int) -> float:
+    """The share of a forecast's error that a polynomial through the next computed step too leaves: its
+    distance in the place of the oldest one's. All of it where none is computed any more."""
+    if following == len(axis) - 1 or axis[step] <= axis[before]:
+        return 1.0
+    return min(abs(axis[following] - axis[step]) / (axis[step] - axis[before]), 1.0)
 
 
 def _reach(sigmas: np.ndarray, prediction: str) -> StepCost:
-    """The error of a polynomial through the last full steps grows with the product of its distances from
-    them. Taken of the last two, the only ones that a plan knows, and times the length of the step, over which
-    the error acts. In log-SNR, also where the forecast itself goes over the angle: that takes the first steps
-    for nearly one, and plans by it lost 2 to 9 dB (docs/experiments.md)."""
-    axis = log_snr(sigmas, prediction, FORECAST_SMALLEST)
-    lengths = step_lengths(sigmas, prediction)
+    """The error that repay leaves: that of a polynomial through the computed steps around a reused one,
+    which grows with the product of its distances from them; where no step is computed after it, the second
+    before it counts once more. Times the root of the step's length: schedulers spend short steps where the
+    output changes more, so the length itself would say too much (docs/experiments.md, "Plans")."""
+    axis = plan_axis(sigmas, prediction).tolist()
+    weights = np.sqrt(np.abs(step_lengths(sigmas, prediction))).tolist()
+    steps = len(weights)
 
-    def cost(step: int, cached_step: int, source_step: int) -> float:
-        distances = (axis[step] - axis[cached_step]) * (axis[step] - axis[source_step])
-        return abs(float(distances * lengths[step]))
-
-    return cost
-
-
-def _geometric_mean(measured: StepCost, reach: StepCost) -> StepCost:
-    def cost(step: int, cached_step: int, source_step: int) -> float:
-        known = measured(step, cached_step, source_step)
-        return known if known == UNMEASURED else math.sqrt(known * reach(step, cached_step, source_step))
+    def cost(step: int, last: int, before: int, following: int) -> float:
+        here, third = axis[step], axis[following if following < steps else before]
+        return abs((here - axis[last]) * (here - axis[before]) * (here - third)) * weights[step]
 
     return cost
 
@@ -206,8 +208,8 @@ def _even(steps: int, reused: int, constraints: Constraints) -> StepCost:
     wanted = np.zeros(steps, dtype=bool)
     wanted[first : first + room] = marks
 
-    def cost(step: int, cached_step: int, source_step: int) -> float:
-        return (0.0 if wanted[step] else 1.0) + 0.01 * (step - cached_step) ** 2
+    def cost(step: int, last: int, before: int, following: int) -> float:
+        return (0.0 if wanted[step] else 1.0) + 0.01 * (step - last) ** 2
 
     return cost
 

@@ -15,14 +15,14 @@ from comfyui_omnicache.omnicache.schedule import Schedule, parse_overrides
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests" / "plan_vectors.json"
 PROFILE = ROOT / "schedules" / "omnicache_demo_image_fewstep.json"
-COSTS = ("forecast error", "corrected error", "error", "curvature", "reach", "even")
+COSTS = ("reach", "reach", "curvature", "even")
 BUDGETS = {
     "reuse ratio": [0, 0.03125, 0.2, 0.3, 0.4, 0.46875, 0.5, 0.6, 1.5],  # of 16 steps: halves round to even
     "speed-up": [1, 1.2, 1.5, 1.9, 2.4, 30, 0.5],
     "full steps": [16, 12, 9, 8, 7, 20, 8.5],
 }
 FIRST_SETTINGS = {
-    "saved_profile": "", "budget_kind": "reuse ratio", "budget": 0.4, "cost": "corrected error",
+    "saved_profile": "", "budget_kind": "reuse ratio", "budget": 0.4, "cost": "reach",
     "max_consecutive": 0, "protect_first": 2, "protect_last": 0, "overrides": "",
 }  # fmt: skip
 TEXTS = [
@@ -33,7 +33,8 @@ TEXTS = [
 
 def arithmetic_cost(modulus: int) -> StepCost:
     """A cost that both languages compute alike; a small modulus makes many plans equally good."""
-    return lambda step, cached, source: ((step * 7919 + cached * 104729 + source * 611953) % modulus) / 7
+    numbers = (7919, 104729, 611953, 15485863)
+    return lambda *steps: (sum(a * b for a, b in zip(steps, numbers, strict=True)) % modulus) / 7
 
 
 def solved(steps: int, reused: int, constraints: Constraints, cost: StepCost) -> dict:
@@ -134,16 +135,17 @@ def test_the_plans_are_those_of_the_vectors():
 
 
 def test_a_table_holds_the_costs_by_distance_and_gap():
-    costs = table(lambda step, cached, source: 100.0 * step + 10 * cached + source, 9, 2)
+    costs = table(lambda step, last, before, _: 100.0 * step + 10 * last + before, 9, 2)
     assert (costs["distances"], costs["gaps"], len(costs["values"])) == (2, 3, 9 * 2 * 3)
     assert costs["values"][(7 * 2 + 1) * 3 + 2] == 752.0  # step 7, cached 5, source 2
     assert costs["values"][:12] == [0.0] * 12  # nothing is reused before step 2
-    by_distance = table(lambda step, cached, source: float(step - cached), 9, 2)
+    by_distance = table(lambda step, last, *_: float(step - last), 9, 2)
     assert by_distance["gaps"] == 1 and by_distance["values"][-2:] == [1.0, 2.0]
-    by_step = table(lambda step, cached, source: float(step), 9, 2)
+    by_step = table(lambda step, *_: float(step), 9, 2)
     assert (by_step["distances"], by_step["gaps"]) == (1, 1) and by_step["values"][-2:] == [7.0, 8.0]
 
 
-def test_the_costs_of_a_plan_are_counted_from_the_full_steps_before():
+def test_the_costs_of_a_plan_are_counted_from_the_computed_steps_around_the_reused_ones():
     plan = Plan.of([False, False, True, True, False, True])
-    assert plan.costs(lambda step, cached, source: 100.0 * step + 10 * cached + source) == [210, 310, 541]
+    costs = plan.costs(lambda step, last, before, after: 1000.0 * step + 100 * last + 10 * before + after)
+    assert costs == [2104, 3104, 5416]

@@ -58,7 +58,7 @@ def test_an_exception_or_interrupt_leaves_nothing_behind(error):
 
     def make_run(sampling, blocks):
         schedule = Schedule(Budget("reuse ratio", 0.5), cost="even")
-        corrector = Corrector(Correction(), sampling.sigmas, None, 0.5, "flow")
+        corrector = Corrector(Correction(), sampling.sigmas, None, 0.5, range(len(sampling.sigmas)))
         run = CacheRun(schedule.plan_for(sampling.sigmas), corrector, StackTap(blocks))
         runs.append(weakref.ref(run))
         return run

@@ -7,7 +7,7 @@ import { JUNK, replannablePayload } from "./payloads.js";
 describe("a kept plot", () => {
   test("comes back as it was, to the last bit, in one short line", () => {
     const payload = replannablePayload({ note: null });
-    payload.replan.costs.error.values = payload.replan.costs.error.values.map((value) => value / 3);
+    payload.replan.error.values = payload.replan.error.values.map((value) => value / 3);
     const { note, ...lasting } = payload;
     const text = pack(payload);
     expect(unpack(text)).toEqual(lasting);
@@ -21,13 +21,13 @@ describe("a kept plot", () => {
 
   test("leaves out what plans anew where that is long", () => {
     const payload = replannablePayload();
-    payload.replan.costs.error = { distances: 4, gaps: 5, values: Array(20000).fill(0.1) };
+    payload.replan.error = { distances: 4, gaps: 5, values: Array(20000).fill(0.1) };
     expect(unpack(pack(payload)).replan).toBeNull();
     expect(readPayload(unpack(pack(payload))).reused).toEqual(payload.reused);
   });
 
   test("of nothing is nothing, and junk is too", () => {
-    for (const junk of [...JUNK, '{"replan": {"costs": {"error": {"values": "not base64!"}}}}', "[", "null"]) {
+    for (const junk of [...JUNK, '{"replan": {"error": {"values": "not base64!"}}}', "[", "null"]) {
       expect(readPayload(unpack(junk))).toBeNull();
       expect(typeof pack(junk)).toBe("string");
     }

@@ -8,8 +8,8 @@ import { reusedSteps } from "../../js/replan.js";
 
 const vectors = JSON.parse(readFileSync("tests/plan_vectors.json", "utf8"));
 
-const arithmeticCost = (modulus) => (step, cached, source) =>
-  ((step * 7919 + cached * 104729 + source * 611953) % modulus) / 7;
+const arithmeticCost = (modulus) => (step, last, before, following) =>
+  ((step * 7919 + last * 104729 + before * 611953 + following * 15485863) % modulus) / 7;
 
 function constraintsOf(given, overrides) {
   const { max_consecutive: maxConsecutive, protect_first: protectFirst, protect_last: protectLast } = given;

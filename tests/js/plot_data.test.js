@@ -176,7 +176,7 @@ describe("what it takes to plan anew", () => {
     }
     for (const junk of JUNK) {
       const error = { distances: 4, gaps: 1, values: Array(40).fill(junk) };
-      const replan = { ...payload.replan, costs: { ...payload.replan.costs, error } };
+      const replan = { ...payload.replan, error };
       expect(readPayload({ ...payload, replan }).replan === null || typeof junk === "number").toBe(true);
       expect(readPayload({ ...payload, replan: junk }).replan).toBeNull();
     }

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from comfyui_omnicache.omnicache.plan import Budget, Constraints, solve
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan, solve
 
 
 def by_brute_force(steps, reused, constraints, cost):
@@ -16,34 +16,30 @@ def by_brute_force(steps, reused, constraints, cost):
         mask[list(chosen)] = True
         if not may_be_full[~mask].all():
             continue
-        total, full, run, is_met = 0.0, [0, 1], 0, True
-        for step in range(2, steps):
-            run = run + 1 if mask[step] else 0
-            is_met &= run <= constraints.max_consecutive
-            if mask[step]:
-                total += cost(step, full[-1], full[-2])
-            else:
-                full.append(step)
+        runs = [len(list(group)) for is_reused, group in itertools.groupby(mask) if is_reused]
+        is_met = max(runs) <= constraints.max_consecutive
+        total = cost_of(Plan.of(mask.tolist()), cost) if is_met else np.inf
         if is_met:
             best = min(best, total)
     return best
 
 
 def cost_of(plan, cost):
-    full, total = [], 0.0
+    full = [step for step, is_reused in enumerate(plan.reused) if not is_reused]
+    total = 0.0
     for step, is_reused in enumerate(plan.reused):
         if is_reused:
-            total += cost(step, full[-1], full[-2])
-        else:
-            full.append(step)
+            before = [each for each in full if each < step]
+            after = [each for each in full if each > step] or [plan.steps]
+            total += cost(step, before[-1], before[-2], after[0])
     return total
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("longest", [1, 2, 3])
 def test_the_plan_is_the_best_of_all_plans(seed, longest):
-    table = np.random.default_rng(seed).random((12, 12, 12))
-    cost = lambda step, cached, source: float(table[step, cached, source])  # noqa: E731
+    table = np.random.default_rng(seed).random((12, 12, 12, 13))
+    cost = lambda *steps: float(table[steps])  # noqa: E731
     constraints = Constraints(max_consecutive=longest, protect_last=seed % 2)
     for reused in (1, 3, 4):
         plan = solve(12, reused, constraints, cost)
@@ -52,7 +48,7 @@ def test_the_plan_is_the_best_of_all_plans(seed, longest):
 
 
 def test_no_run_is_longer_than_allowed_and_the_ends_are_full():
-    plan = solve(50, 30, Constraints(protect_last=1), lambda step, cached, source: float(step % 7))
+    plan = solve(50, 30, Constraints(protect_last=1), lambda step, *_: float(step % 7))
     text = "".join("r" if reused else "F" for reused in plan.reused)
     assert plan.full == 20
     assert "rrr" not in text and text.startswith("FF") and text.endswith("F")
@@ -60,7 +56,7 @@ def test_no_run_is_longer_than_allowed_and_the_ends_are_full():
 
 def test_overrides_are_met_and_the_budget_is_kept_around_them():
     constraints = Constraints(full=frozenset({5, 9}), reuse=frozenset({3, 12}))
-    plan = solve(20, 8, constraints, lambda step, cached, source: 0.0)
+    plan = solve(20, 8, constraints, lambda *_: 0.0)
     assert not plan.reused[5] and not plan.reused[9]
     assert plan.reused[3] and plan.reused[12]
     assert sum(plan.reused) == 8
@@ -99,7 +95,7 @@ def test_runs_get_longer_where_shorter_ones_leave_no_choice(steps, reused, longe
     chosen = Constraints().with_longest_run(steps, reused)
     assert chosen.max_consecutive == longest
     assert Constraints(2).with_longest_run(steps, reused) == Constraints(2)
-    plan = solve(steps, reused, Constraints(), lambda step, cached, source: (step - cached) ** 2)
+    plan = solve(steps, reused, Constraints(), lambda step, last, *_: (step - last) ** 2)
     runs = "".join("r" if step else "F" for step in plan.reused).split("F")
     assert sum(plan.reused) == reused and max(map(len, runs)) <= longest
 
@@ -168,5 +164,5 @@ def test_the_speedup_counts_the_time_of_reuse():
 
 def test_250_steps_are_planned_quickly():
     started = time.perf_counter()
-    solve(250, 150, Constraints(), lambda step, cached, source: float(step % 5))
+    solve(250, 150, Constraints(), lambda step, *_: float(step % 5))
     assert time.perf_counter() - started < 0.5  # about 0.05 s alone on a core; shared machines are slower

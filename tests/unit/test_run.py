@@ -13,6 +13,7 @@ from comfyui_omnicache.omnicache.correction import Correction, Corrector
 from comfyui_omnicache.omnicache.families import BlockList, Family, places_of
 from comfyui_omnicache.omnicache.forecast import REUSE, STEADY, lagrange
 from comfyui_omnicache.omnicache.lane import JoinedCaches, Rows
+from comfyui_omnicache.omnicache.noise_axis import forecast_axis
 from comfyui_omnicache.omnicache.plan import EVERYTHING, NOTHING, Plan
 from comfyui_omnicache.omnicache.run import CacheRun, Call, StageCounter
 from comfyui_omnicache.omnicache.storage import Kept, Storage
@@ -55,7 +56,7 @@ class ExactStorage(Storage):
 def run_of(mask: str, adds: Callable[[float], float] = lambda sigma: sigma, **correction):
     tap = StackTap(Blocks(FAMILY, PLACES))
     plan = Plan.of([step == "r" for step in mask])
-    corrector = Corrector(Correction(**correction), SIGMAS, None, 0.5, "flow")
+    corrector = Corrector(Correction(**correction), SIGMAS, None, 0.5, forecast_axis(SIGMAS, "flow"))
     return CacheRun(plan, corrector, tap, ExactStorage()), Model(tap, adds)
 
 
@@ -164,7 +165,7 @@ def test_with_one_cache_only_they_reuse_it_plainly():
 
 def test_a_plan_that_refreshes_parts_of_a_cache_takes_no_correction():
     plan = Plan((NOTHING, EVERYTHING), refreshes=True)
-    corrector = Corrector(Correction("forecast"), SIGMAS, None, 0.5, "flow")
+    corrector = Corrector(Correction("forecast"), SIGMAS, None, 0.5, forecast_axis(SIGMAS, "flow"))
     with pytest.raises(ValueError, match="correction: mode 'forecast' .* Set mode to 'off'"):
         CacheRun(plan, corrector, StackTap(Blocks(FAMILY, PLACES)))
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from comfyui_omnicache.omnicache.correction import Correction, Corrector, Gamma
+from comfyui_omnicache.omnicache.noise_axis import UNSEEN_NOISE, forecast_axis
 from comfyui_omnicache.omnicache.outlook import Outlook
-from comfyui_omnicache.omnicache.plan import Budget, Constraints
-from comfyui_omnicache.omnicache.schedule import UNMEASURED, Schedule, parse_overrides
+from comfyui_omnicache.omnicache.plan import Budget, Constraints, Plan
+from comfyui_omnicache.omnicache.schedule import UNMEASURED, Schedule, parse_overrides, unpredicted_error
 from measured import linear_profile
 
 SIGMAS = np.linspace(1, 0, 11)
@@ -15,7 +16,7 @@ SIGMAS = np.linspace(1, 0, 11)
 
 def corrector(mode: str, with_profile: bool, sigmas=SIGMAS, **options) -> Corrector:
     outlook = Outlook(linear_profile(), sigmas) if with_profile else None
-    return Corrector(Correction(mode, **options), list(sigmas), outlook, 0.5, "flow")
+    return Corrector(Correction(mode, **options), list(sigmas), outlook, 0.5, forecast_axis(sigmas, "flow"))
 
 
 @pytest.mark.parametrize("with_profile", [True, False])
@@ -40,7 +41,7 @@ def test_the_papers_gamma_is_a_product_over_the_steps_since_the_cache():
 def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
     profile = linear_profile()
     wild = Outlook(profile.__class__(**{**profile.__dict__, "cross": profile.cross * 5}), SIGMAS)
-    gamma = Corrector(Correction("age-aware"), list(SIGMAS), wild, 0.5, "flow").gamma(5, 4, 3)
+    gamma = Corrector(Correction("age-aware"), list(SIGMAS), wild, 0.5, range(11)).gamma(5, 4, 3)
     assert gamma.value == pytest.approx(1.5) and gamma.was_limited
 
 
@@ -61,19 +62,23 @@ def test_a_gamma_beyond_one_and_a_half_age_ratios_is_limited_and_said():
 )
 def test_a_forecast_weighs_the_last_full_steps_by_lagrange_in_log_snr(step, cached, weights):
     halving = [2.0**-number for number in range(10)]  # log-SNR of such a model rises evenly
-    forecasts = Corrector(Correction("forecast", order=2), halving, None, 0.5, "other")
+    forecasts = Corrector(
+        Correction("forecast", order=2), halving, None, 0.5, forecast_axis(halving, "other")
+    )
     assert forecasts.weights(step, cached) == pytest.approx(weights)
 
 
 def test_a_forecast_of_what_predicts_the_noise_goes_over_the_angle_of_the_state():
     sigmas = [math.inf, 1.0, 0.0]  # all noise, as much noise as picture, all picture: a right angle in halves
-    forecasts = Corrector(Correction("forecast", order=1), sigmas, None, 0.5, "epsilon")
+    forecasts = Corrector(
+        Correction("forecast", order=1), sigmas, None, 0.5, forecast_axis(sigmas, "epsilon")
+    )
     assert forecasts.weights(2, (1, 0)) == pytest.approx((2, -1))
 
 
 def test_a_forecast_uses_steps_only_as_far_as_their_sigmas_fall():
     sigmas = [1.0, 0.8, 0.8, 0.4, 0.2, 0.4]
-    forecasts = Corrector(Correction("forecast", order=2), sigmas, None, 0.5, "other")
+    forecasts = Corrector(Correction("forecast", order=2), sigmas, None, 0.5, forecast_axis(sigmas, "other"))
     assert forecasts.weights(4, (3, 2, 1)) == pytest.approx((2, -1))
     assert forecasts.weights(5, (4, 3)) == (1,)
 
@@ -113,19 +118,19 @@ def two_bands(high: float) -> Outlook:
 
 
 def test_per_band_gammas_are_drawn_towards_the_common_one():
-    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(0.25), 0.5, "flow").gamma(5, 4, 3)
+    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(0.25), 0.5, range(11)).gamma(5, 4, 3)
     # Two trajectories say 1 and 1/4, the common gamma of both bands is 5/8 and counts as a third trajectory.
     assert gamma.bands == pytest.approx(((2 + 0.625) / 3, 0.625, 0.625, 0.625, (0.5 + 0.625) / 3))
     assert not gamma.was_limited
 
 
 def test_per_band_gammas_are_limited_each_and_said():
-    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(9.0), 0.5, "flow").gamma(6, 5, 3)
+    gamma = Corrector(Correction("per-band"), list(SIGMAS), two_bands(9.0), 0.5, range(11)).gamma(6, 5, 3)
     assert gamma.bands[-1] == pytest.approx(0.75) and gamma.was_limited  # 1.5 age ratios of 1/2
 
 
 def test_per_band_takes_out_each_band_by_its_gamma():
-    fixed = Corrector(Correction("per-band", strength=0.5), list(SIGMAS), two_bands(0.25), 0.5, "flow")
+    fixed = Corrector(Correction("per-band", strength=0.5), list(SIGMAS), two_bands(0.25), 0.5, range(11))
     rows = torch.arange(16).view(1, 1, 16, 1).expand(1, 1, 16, 16)
     checks = (-1.0) ** (rows + rows.transpose(2, 3))  # the highest frequency there is
     noise, one = 2.0 + checks, torch.ones(1, 1, 1, 1)
@@ -156,10 +161,10 @@ def test_curvature_reuses_the_straightest_steps():
     assert [step for step, reused in enumerate(plan.reused) if reused] == [2, 4, 6, 8]
 
 
-def test_error_avoids_old_caches():
-    plan = Schedule(Budget("reuse ratio", 0.4), "error", profile=linear_profile()).plan_for(SIGMAS)
+def test_reach_takes_short_runs():
+    plan = Schedule(Budget("reuse ratio", 0.4)).plan_for(SIGMAS)
     text = "".join("r" if reused else "F" for reused in plan.reused)
-    assert "rr" not in text and text.count("r") == 4
+    assert "rrr" not in text and text.count("r") == 4
 
 
 def test_even_spreads_and_needs_no_profile():
@@ -169,41 +174,56 @@ def test_even_spreads_and_needs_no_profile():
 
 
 @pytest.mark.parametrize("prediction", ["flow", "other"])
-def test_reach_is_the_product_of_the_distances_in_log_snr_times_the_length(prediction):
-    axis = np.arange(-2.0, 3.0)  # of five steps, the last without an end
-    sigmas = 1 / (1 + np.exp(axis)) if prediction == "flow" else np.exp(-axis)
-    cost, length = Schedule(Budget("reuse ratio", 0.5), "reach").step_cost(sigmas, 1), sigmas[3] - sigmas[4]
-    if prediction == "other":  # over the size of the state, in between
-        middle = (sigmas[3] + sigmas[4]) / 2
-        length /= (1 + middle**2) ** 0.5
-    assert cost(3, 2, 1) == pytest.approx(1 * 2 * length, rel=2e-3)
-    assert cost(3, 1, 0) == pytest.approx(2 * 3 * length, rel=2e-3)
+def test_reach_is_the_product_of_three_distances_in_log_snr_times_the_root_of_the_length(prediction):
+    axis = np.arange(-2.0, 3.0)  # of four steps and the end
+    ratio = np.exp(-axis) - UNSEEN_NOISE
+    sigmas = ratio / (1 + ratio) if prediction == "flow" else ratio
+    cost, length = (
+        Schedule(Budget("reuse ratio", 0.5)).step_cost(sigmas, 1, prediction),
+        sigmas[2] - sigmas[3],
+    )
+    if prediction == "other":  # over the size of the state
+        length = np.arcsinh(sigmas[2]) - np.arcsinh(sigmas[3])
+    assert cost(2, 1, 0, 3) == pytest.approx(1 * 2 * 1 * length**0.5)
+    assert cost(2, 1, 0, 4) == pytest.approx(1 * 2 * 2 * length**0.5)  # nothing is computed after it
 
 
 def test_reach_spares_the_ends_of_a_flow_schedule_and_needs_no_profile():
     """There the steps are long in log-SNR, or have few steps behind them."""
     plan = Schedule(Budget("reuse ratio", 0.5), "reach").plan_for(np.linspace(1, 0, 51))
     full = [not reused for reused in plan.reused]
-    assert sum(full) == 25 and all(full[:4]) and sum(full[-6:]) >= 4 and sum(full[20:30]) <= 4
+    assert sum(full) == 25 and all(full[:3]) and sum(full[-6:]) >= 4 and sum(full[20:30]) <= 5
 
 
-def test_forecast_error_is_the_geometric_mean_of_what_is_measured_and_reach():
+def test_the_model_says_what_it_predicts_where_its_noise_levels_do_not():
+    """A run that begins at little noise looks like a flow model's."""
+    sigmas, schedule = np.geomspace(0.8, 0.01, 21), Schedule(Budget("reuse ratio", 0.5))
+    assert schedule.plan_for(sigmas, prediction="flow") == schedule.plan_for(sigmas)
+    assert schedule.plan_for(sigmas, prediction="epsilon") != schedule.plan_for(sigmas)
+
+
+def test_the_predicted_error_counts_what_repay_leaves():
     profile = linear_profile()
     profile = profile.__class__(**{**profile.__dict__, "cross": np.zeros_like(profile.cross)})
-    default, measured, reach = (
-        Schedule(Budget("reuse ratio", 0.4), cost, profile=profile).step_cost(SIGMAS, 4)
-        for cost in ("forecast error", "corrected error", "reach")
+    schedule = Schedule(Budget("reuse ratio", 0.2), profile=profile)
+    paid, unpaid = (
+        schedule.predicted_error(Plan.of([step == reused for step in range(10)]), SIGMAS) for reused in (5, 9)
     )
-    assert Schedule(Budget("reuse ratio", 0.4), profile=profile).cost == "forecast error"
-    assert default(5, 4, 3) ** 2 == pytest.approx(measured(5, 4, 3) * reach(5, 4, 3))
-    assert default(5, 4, 3) > 0
+    # log-SNR of sigma .6, .5, .4 is -.405, 0, .405 (and .02 more apart from 1 %): half of the way back to
+    # step 3
+    axis = np.log(SIGMAS / (1 - np.minimum(SIGMAS, 0.999)) + UNSEEN_NOISE)
+    share = (axis[5] - axis[6]) / (axis[3] - axis[5])
+    assert share == pytest.approx(0.485, abs=0.01)
+    assert paid == pytest.approx(0.1 * 0.1 * share)  # noise of 0.1, a step of 0.1 of the way
+    assert unpaid == pytest.approx(0.1 * 0.1, rel=0.02)
 
 
-def test_forecast_error_is_unmeasured_where_calibration_could_not_measure():
+def test_an_error_that_calibration_could_not_measure_is_none():
     profile = linear_profile()
     blind = profile.__class__(**{**profile.__dict__, "output": np.zeros_like(profile.output)})
-    cost = Schedule(Budget("reuse ratio", 0.4), profile=blind).step_cost(SIGMAS, 4)
-    assert cost(5, 4, 3) == UNMEASURED
+    assert unpredicted_error(blind, SIGMAS)(5, 4, 3, 6) == UNMEASURED
+    schedule = Schedule(Budget("reuse ratio", 0.4), profile=blind)
+    assert math.isnan(schedule.predicted_error(schedule.plan_for(SIGMAS), SIGMAS))
 
 
 def test_a_cost_that_is_measured_needs_a_profile():
@@ -232,13 +252,13 @@ def test_overrides_are_read():
         parse_overrides("all")
 
 
-@pytest.mark.parametrize("cost", ["forecast error", "corrected error", "error", "reach", "even"])
+@pytest.mark.parametrize("cost", ["curvature", "reach", "even"])
 def test_noise_levels_that_rise_in_between_are_planned(cost):
     """As a sampler that restarts has them."""
     sigmas = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
     schedule = Schedule(Budget("reuse ratio", 0.4), cost, profile=linear_profile())
     costs = schedule.step_cost(sigmas, 5)
-    assert all(costs(step, step - 1, step - 2) >= 0 for step in range(2, 13))
+    assert all(costs(step, step - 1, step - 2, step + 1) >= 0 for step in range(2, 13))
     assert sum(schedule.plan_for(sigmas).reused) == 5
 
 

@@ -65,7 +65,7 @@ def test_sound_is_filtered_along_time_and_its_channels_stay_apart(kept, cycles):
     flat, sound = torch.ones(1, 3, length), torch.zeros(1, 3, length)
     # Only one channel has a wave: filtered over the channels, it would get into the others.
     sound[:, 1] = torch.cos(2 * math.pi * cycles * torch.arange(length) / length)
-    corrector = Corrector(Correction("age-aware", kept, cutoff=0.15), [1.0, 0.5, 0.0], None, 0.5, "flow")
+    corrector = Corrector(Correction("age-aware", kept, cutoff=0.15), [1.0, 0.5, 0.0], None, 0.5, [0, 1, 2])
     filtered = [corrector.apply(torch.zeros_like(x), x, Gamma(1.0), sigma, 1) for x in (sound, flat)]
     assert torch.allclose(filtered[0], sound, atol=0.06)
     assert torch.allclose(filtered[1], flat if kept == "low" else torch.zeros_like(flat), atol=1e-5)
