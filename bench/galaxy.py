@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from comfyui_omnicache.omnicache.families import BlockList, Family
+from comfyui_omnicache.omnicache.families import BlockList, Branch, Family
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".host" / "galaxygrad"
@@ -56,7 +56,18 @@ class Mixer(nn.Module):
 class ScoreNet(nn.Module):
     """The noise in (rows, 1, size, size), with its level as a second plane of the input."""
 
-    omnicache_family = Family("galaxy", "ScoreNet", (BlockList("blocks", None),), hides_options=True)
+    omnicache_family = Family(
+        "galaxy",
+        "ScoreNet",
+        (
+            BlockList(
+                "blocks",
+                None,
+                branches=(Branch(("attention",), ("over_patches",)), Branch(("mlp",), ("over_channels",))),
+            ),
+        ),
+        hides_options=True,
+    )
     dtype = torch.float32
 
     def __init__(self, size: int, device=None, operations=None, channels=64, hidden=512, depth=4) -> None:

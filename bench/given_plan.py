@@ -25,5 +25,5 @@ class GivenPlan:
     def reuse_cost(self) -> float:
         return 0.0
 
-    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = (), prediction: str | None = None) -> Plan:
         return Plan.of(self.reused)

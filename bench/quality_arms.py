@@ -260,7 +260,7 @@ class MeasuredLemica(GivenSchedule):
 
     errors: np.ndarray | None = None
 
-    def plan_for(self, sigmas: np.ndarray, layout: Layout = ()) -> Plan:
+    def plan_for(self, sigmas: np.ndarray, layout: Layout = (), prediction: str | None = None) -> Plan:
         full = minimax_path(self.errors, self.full_steps, lemica_table.LONGEST)
         return Plan.of([step not in full for step in range(len(sigmas) - 1)])
 

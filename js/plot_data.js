@@ -39,6 +39,7 @@ const DEGREES = 180 / Math.PI;
  * @typedef {object} LiveRun a sampling run, so far
  * @property {number} steps that it has; not always those of the plot
  * @property {("full" | "reused" | "corrected")[]} kinds of the steps that are done
+ * @property {(number | null)[]} repaid what each put right of the steps before, percent of the state's size
  * @property {(number | null)[]} milliseconds
  */
 
@@ -114,16 +115,32 @@ export function withSettings(data, inputs) {
  * @returns {LiveRun | null}
  */
 export function readLive(message) {
-  const { steps, kinds, milliseconds } = Object(message);
+  const { steps, kinds, milliseconds, repaid } = Object(message);
   if (!Number.isInteger(steps) || steps < 1 || steps > MOST_STEPS) return null;
   if (!Array.isArray(kinds) || !kinds.length || kinds.length > steps) return null;
   if (!kinds.every((kind) => KINDS.includes(kind))) return null;
-  return { steps, kinds, milliseconds: numbers(milliseconds, kinds.length) };
+  return {
+    steps,
+    kinds,
+    milliseconds: numbers(milliseconds, kinds.length),
+    repaid: numbers(repaid, kinds.length, 100),
+  };
 }
 
 /** The line above the plot while sampling. @param {LiveRun} live */
-export function liveCaption({ steps, kinds, milliseconds }) {
-  return `step ${kinds.length} of ${steps} · ${kinds.at(-1)} · ${withUnit(milliseconds.at(-1), " ms")}`;
+export function liveCaption(live) {
+  return `step ${live.kinds.length} of ${live.steps} · ${liveFacts(live, live.kinds.length - 1).join(" · ")}`;
+}
+
+/**
+ * What is known of one step of a run.
+ * @param {LiveRun} live
+ * @param {number} step
+ * @returns {string[]}
+ */
+export function liveFacts({ kinds, milliseconds, repaid }, step) {
+  const share = repaid[step] ? [`repaid ${withUnit(repaid[step], " %")}`] : [];
+  return [kinds[step], ...share, withUnit(milliseconds[step], " ms")];
 }
 
 /**
@@ -159,7 +176,7 @@ export function stepFacts(data, step, live = null) {
       ["gamma", shortNumber(data.gamma[step])],
       ["error", withUnit(data.noise[step], " %")],
       ["gain", withUnit(data.gain[step], " %")],
-      ...(kind ? [["this run", `${kind}, ${withUnit(live.milliseconds[step], " ms")}`]] : []),
+      ...(kind ? [["this run", liveFacts(live, step).join(", ")]] : []),
     ],
   };
 }

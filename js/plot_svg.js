@@ -1,6 +1,6 @@
 /** Draws a plot as one SVG picture. Colours and fonts are in omnicache.css. */
 
-import { description } from "./plot_data.js";
+import { description, liveFacts } from "./plot_data.js";
 import { CHARACTER_WIDTH, layoutPlot } from "./plot_layout.js";
 import { fitted, projected } from "./plot_space.js";
 import { areaPath, linePath, narrowest, runsOf } from "./plot_math.js";
@@ -144,14 +144,17 @@ function drawStrip({ reused, forced }, { cells, strip }) {
 }
 
 /** The same for the steps of a sampling run that are done; a dot in a hollow cell says that it was corrected. */
-function drawRun({ kinds, milliseconds }, hasStrip, { runCells, run, strip }) {
+function drawRun(live, hasStrip, { runCells, run, strip }) {
+  const { kinds, repaid } = live;
   const reused = kinds.map((kind) => kind !== "full");
   const title = "The sampling run: filled = computed, hollow = reused, with a dot = reused and corrected";
   const dots = kinds.flatMap((kind, step) => {
     const width = runCells[step + 1] - runCells[step];
-    if (kind !== "corrected" || width < SPACING_FOR_CELLS) return [];
+    const isMarked = kind === "corrected" || repaid[step];
+    if (!isMarked || width < SPACING_FOR_CELLS) return [];
     const x = (runCells[step] + runCells[step + 1]) / 2;
-    return [create("circle", { class: "dot", cx: tidy(x), cy: (run.top + run.bottom) / 2, r: DOT_RADIUS })];
+    const className = kind === "corrected" ? "dot" : "dot repaid";
+    return [create("circle", { class: className, cx: tidy(x), cy: (run.top + run.bottom) / 2, r: DOT_RADIUS })];
   });
   const names = hasStrip
     ? [
@@ -159,7 +162,7 @@ function drawRun({ kinds, milliseconds }, hasStrip, { runCells, run, strip }) {
         label("end", run.left - 6, run.bottom - 1.5, "run"),
       ]
     : [label("end", run.left - 6, run.bottom - 1.5, "run")];
-  const told = kinds.map((kind, step) => `step ${step}: ${kind}, ${milliseconds[step] ?? "?"} ms`);
+  const told = kinds.map((kind, step) => `step ${step}: ${liveFacts(live, step).join(", ")}`);
   return drawCells("strip run", title, reused, runCells, run, [...dots, ...names], told);
 }
 

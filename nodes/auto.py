@@ -1,7 +1,6 @@
 """Node: everything in one."""
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 from comfy_api.latest import io
@@ -71,7 +70,7 @@ class OmniCacheAuto(io.ComfyNode):
     @classmethod
     def execute(cls, model, budget) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden is not None else None
-        make_run = _run_maker(BUDGETS[budget], lambda text: tell(text, logging.INFO, node_id))
+        make_run = _run_maker(BUDGETS[budget], node_id)
         try:
             return io.NodeOutput(patched(model, make_run, needs_blocks=False))
         except UnknownModel as unknown:
@@ -79,7 +78,10 @@ class OmniCacheAuto(io.ComfyNode):
             return io.NodeOutput(model)
 
 
-def _run_maker(ratio: float, say: Callable[[str], None]) -> MakeRun:
+def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
+    def say(text: str) -> None:
+        tell(text, logging.INFO, node_id)
+
     def make_run(sampling: Sampling, blocks: Blocks | None) -> CacheRun | OutputRun | str:
         correction = suited(Correction(), sampling.sampler)
         granularity = granularity_of("auto", correction, needs_branches=False, sampler=sampling.sampler)

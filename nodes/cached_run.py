@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 
 from ..omnicache.branch_tap import BranchTap
-from ..omnicache.correction import Correction, Corrector
+from ..omnicache.correction import FORECASTS, Correction, Corrector
 from ..omnicache.drift import DriftGuard
+from ..omnicache.euler_notice import EulerNotice
 from ..omnicache.noise_axis import FORECAST_SMALLEST, forecast_axis, log_snr
 from ..omnicache.outlook import Outlook
 from ..omnicache.output_run import OutputRun
@@ -16,12 +17,13 @@ from ..omnicache.plan import Plan
 from ..omnicache.profile import Profile
 from ..omnicache.repay import Repay
 from ..omnicache.report import Granularity
+from ..omnicache.response import Response
 from ..omnicache.run import CacheRun
 from ..omnicache.storage import Storage
 from ..omnicache.tap import Blocks, StackTap
 from .host import Sampling
 from .identity import prediction_of
-from .sampler_response import response_of
+from .sampler_response import is_of_the_host, response_of
 from .samplers import FREE_RUNNING_SAMPLERS, amplifies, draws_noise, reads_guidance, remark_on
 
 DRIFT_LIMIT = 3.0
@@ -44,7 +46,7 @@ def granularity_of(
 ) -> Granularity:
     """What is kept. Auto: the outputs of the model, wherever these can be forecast; else the whole stack of
     blocks, or its branches where the schedule needs them. Raises ValueError for what cannot be."""
-    is_above = correction.mode == "forecast"
+    is_above = correction.mode in FORECASTS
     if asked == "output" and not is_above:
         raise ValueError(
             f"granularity: 'output' knows the model's outputs only, and the correction's mode "
@@ -104,9 +106,12 @@ def _repay(sampling: Sampling, corrector: Corrector, axis: list[float]) -> Repay
     correction = corrector.correction
     if not correction.repays:
         return None
-    response = response_of(sampling.host_sampler, sampling.sigmas, sampling.model)
-    return (
-        Repay(axis, sampling.sigmas, response, correction.repay, corrector.filtered)
-        if response is not None
-        else None
-    )
+    sigmas, sampler = sampling.sigmas, sampling.host_sampler
+    if is_of_the_host(sampler):
+        response, notice = response_of(sampler, sigmas, sampling.model), None
+    else:
+        response, notice = Response.of_euler(sigmas), EulerNotice(sigmas)
+    # Behind an inpainting mask what is evaluated is a copy of the state.
+    if response is None or (sampling.is_masked and response.held == "evaluated"):
+        return None
+    return Repay(axis, sigmas, response, correction.repay, notice, corrector.filtered)

@@ -44,7 +44,7 @@ class FollowsStates(Protocol):
 class Sampling:
     """A sampling run that is about to start. model: the one that executes. sampler: its name, as in the menu.
     sigmas: one more than there are steps. latent_shape: of one sample. cfg: 1 for a guider that has none.
-    host_sampler: the host's object."""
+    host_sampler: the host's object. is_masked: True of inpainting."""
 
     model: "comfy.model_patcher.ModelPatcher"
     sampler: str
@@ -52,6 +52,7 @@ class Sampling:
     latent_shape: tuple[int, ...]
     cfg: float
     host_sampler: Any = None
+    is_masked: bool = False
 
     @property
     def steps(self) -> int:
@@ -111,6 +112,7 @@ def _sample(
         tuple(noise.shape[1:]),
         _cfg_of(guider),
         sampler,
+        is_masked=(args[0] if args else kwargs.get("denoise_mask")) is not None,
     )
     try:
         run = _attach(options, sampling, make_run, shown_on)
@@ -279,6 +281,7 @@ class _Follower:
         if change is not None:
             # Outside of an inpainting mask the host puts the original back at each evaluation.
             state.add_(change if mask is None else change * mask)
+        run.state_reported(step, reported)
 
     def _finish(self, step: int) -> None:
         self._step = step + 1

@@ -109,6 +109,8 @@ def _run(page: _Page, run: dict) -> None:
             f"step: {run['estimated_uncached_seconds']:.2f} s. In the same time: about "
             f"{run['equal_time_steps']} plain steps."
         )
+    if any(run["repaid"]):
+        page.line(_repaid(run["repaid"]))
     for remark in _remarks(run):
         page.line(remark, colour=PLAIN)
     profile = f" · profile {run['profile']['name']}" if run["profile"] else ""
@@ -118,7 +120,8 @@ def _run(page: _Page, run: dict) -> None:
         15, GREY, gap=12,
     )  # fmt: skip
     if run["step_milliseconds"]:
-        _bars(page, run["step_milliseconds"], [kind == "full" for kind in run["step_kinds"]])
+        is_full = [kind == "full" for kind in run["step_kinds"]]
+        _bars(page, run["step_milliseconds"], is_full, run["repaid"])
 
 
 def _headline(run: dict) -> str:
@@ -127,6 +130,16 @@ def _headline(run: dict) -> str:
     return (
         f"Computed {run['full_steps']} of {len(run['step_kinds'])} steps, {run['full']} of {run['asked']} "
         f"evaluations; {run['cache_megabytes']:.1f} MB of cache"
+    )
+
+
+def _repaid(shares: Sequence[float]) -> str:
+    """What was put right, in shares of the state's size, one for each step."""
+    paid = [share for share in shares if share]
+    largest = max(paid)
+    return (
+        f"Put right at {len(paid)} of the computed steps: {100 * sum(paid) / len(paid):.2g} % of the state on "
+        f"average, at most {100 * largest:.2g} % (step {shares.index(largest)})."
     )
 
 
@@ -148,9 +161,14 @@ def _as_sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _bars(page: _Page, milliseconds: Sequence[float], is_full: Sequence[bool]) -> None:
-    """One bar a step."""
-    _legend(page, [("computed", FULL, False), ("reused", REUSED, True)])
+def _bars(
+    page: _Page, milliseconds: Sequence[float], is_full: Sequence[bool], repaid: Sequence[float]
+) -> None:
+    """One bar a step. repaid: what it put right of the steps before; a dot in the bar."""
+    dot = [("computed, with repay", FULL, False)] if any(repaid) else []
+    legend = _legend(page, [("computed", FULL, False), ("reused", REUSED, True), *dot])
+    if dot:
+        _dot(page, legend[-1] + 7.5, page.y - 16)
     top = page.reserve(PANEL + 50)
     bottom, left = top + PANEL, MARGIN + AXIS
     middle = float(np.median([each for each, full in zip(milliseconds, is_full, strict=True) if full] or [0]))
@@ -166,6 +184,8 @@ def _bars(page: _Page, milliseconds: Sequence[float], is_full: Sequence[bool]) -
         page.draw.rectangle((x[0], min(y, bottom - 1), x[1], bottom - 1), FULL if full else REUSED)
         if not full:
             _hatch(page, (x[0], min(y, bottom - 1), x[1] + 1, bottom))
+        if repaid[step] and pitch > 5:
+            _dot(page, (x[0] + x[1]) / 2, bottom - 10)
         if each > highest:
             page.draw.line((x[0], top + 16, x[1], top + 8), WHITE, 4)
             page.text(max(x[1] + 5, left + 4), top + 10, f"{each:.0f} ms", "lm", BLACK)
@@ -175,15 +195,21 @@ def _bars(page: _Page, milliseconds: Sequence[float], is_full: Sequence[bool]) -
     page.reserve(GAP)
 
 
-def _legend(page: _Page, entries: Sequence[tuple[str, str, bool]]) -> None:
-    """Coloured squares with names: (name, colour, hatched)."""
-    top, x = page.reserve(26), MARGIN + AXIS
+def _dot(page: _Page, x: float, y: float) -> None:
+    page.draw.ellipse((x - 3, y - 3, x + 3, y + 3), WHITE)
+
+
+def _legend(page: _Page, entries: Sequence[tuple[str, str, bool]]) -> list[int]:
+    """Coloured squares with names: (name, colour, hatched). Returns where each square begins."""
+    top, x, starts = page.reserve(26), MARGIN + AXIS, []
     for name, colour, is_hatched in entries:
+        starts.append(x)
         page.draw.rectangle((x, top + 2, x + 15, top + 17), colour)
         if is_hatched:
             _hatch(page, (x, top + 2, x + 16, top + 18))
         page.text(x + 23, top + 10, name, "lm", BLACK)
         x += 23 + int(page.draw.textlength(name, _font(15))) + 30
+    return starts
 
 
 def _hatch(page: _Page, box: tuple[int, int, int, int]) -> None:

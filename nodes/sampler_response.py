@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.model_management
 import numpy as np
 import torch
 
@@ -43,6 +44,8 @@ def response_of(sampler, sigmas: list[float], model) -> Response | None:
                 response = _Questions(len(sigmas) - 1, held, model).asked_of(sampler, levels)
                 if response is not None:
                     return response
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
     except Exception as error:  # whatever a later host has changed: sampling goes on, without repay
         log.debug("OmniCache: %s was not understood", sampler, exc_info=error)
     return None

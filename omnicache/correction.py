@@ -154,10 +154,11 @@ class Corrector:
         return Gamma(limited, bool((bands != measured).any()), tuple(bands.tolist()))
 
     def weights(self, step: int, cached_steps: tuple[int, ...]) -> Weights:
-        """How the caches of these full steps, newest first, are continued to this step: to the order that
+        """How what is known of these full steps, newest first, is continued to this step: to the order that
         their number allows."""
         if self.correction.generations == 1:
             return REUSE
+        cached_steps = cached_steps[: self.correction.generations]
         if self.correction.mode != "forecast":
             rule = taylor if self.correction.mode == "taylor" else hermite
             gaps = [newer - older for newer, older in itertools.pairwise(cached_steps)]

@@ -71,5 +71,5 @@ class OutputRun(SamplingRun):
         output = trail.combined(self._corrector.weights(self._step, trail.steps))
         self._report.count("reuse", self._rows.get(trail.stage, 1))
         self._step_kind = "reuse"
-        trail.see(output, sigma, is_reused=True)
+        self._note(asked, output, is_reused=True)
         return (asked.x - output * sigma).to(asked.x.dtype)

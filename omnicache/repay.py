@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from .euler_notice import EulerNotice
 from .forecast import Weights, lagrange
 from .response import Response
 from .trail import Reused, Trail
@@ -30,13 +31,16 @@ class Repay:
         sigmas: Sequence[float],
         response: Response,
         strength: float = 1.0,
+        notice: EulerNotice | None = None,
         filtered: Callable[[Tensor, int], Tensor] = lambda change, step: change,
     ) -> None:
         """axis: place of each step, rising, on which outputs are taken for parabolas. sigmas: their noise
         levels.
-        strength: share of what is due that is added. filtered: the part of a change that is to be added at
+        strength: share of what is due that is added. notice: of a sampler that nobody here knows; until it
+        has noticed Euler's steps, nothing is due. filtered: the part of a change that is to be added at
         this step."""
         self.response = response
+        self.notice = notice
         self._axis = axis
         self._sigmas = sigmas
         self._strength = strength
@@ -47,7 +51,8 @@ class Repay:
         where nothing is due. The trail's outputs of this step are read again at the new state, and what is
         paid is forgotten."""
         payable = [each for each in trail.reused if self._is_payable(trail, each, step)]
-        if not payable or not self.response.has_state(step):
+        is_known = self.notice is None or self.notice.is_euler
+        if not payable or not is_known or not self.response.has_state(step):
             if step in trail.steps_of(0):
                 trail.reused = []  # it was not comparable; what comes later would say less of it
             return None

@@ -70,10 +70,17 @@ class SamplingRun(ABC):
         """What to add to the state that the sampler holds when it reports step number `step`; None if
         nothing is due."""
         change = self._repay.due(self._trail, step) if self._repay is not None else None
+        if change is not None and change.shape != state.shape:
+            return None
         if change is not None:
             sizes = torch.stack([change.float().square().sum(), state.float().square().sum()])
             self._shares.append((step, Reading.of(sizes)))
         return change
+
+    def state_reported(self, step: int, state: Tensor) -> None:
+        """The state that the sampler has reported with step number `step`, with what was due."""
+        if self._repay is not None and self._repay.notice is not None:
+            self._repay.notice.reported(step, state)
 
     def step_finished(self, step: int) -> RunReport:
         """The sampler has evaluated step number `step` and goes on to the next. Returns the report so far."""
@@ -101,8 +108,12 @@ class SamplingRun(ABC):
     def _see(self, asked: Asked, denoised: Tensor, is_reused: bool) -> None:
         """Notes the output of an evaluation that the model answered."""
         self._compare(asked)
-        sigma = asked.sigma_column()
-        self._trail.see(output_of(asked.x, denoised, sigma), sigma, is_reused)
+        self._note(asked, output_of(asked.x, denoised, asked.sigma_column()), is_reused)
+
+    def _note(self, asked: Asked, output: Tensor, is_reused: bool) -> None:
+        self._trail.see(output, asked.sigma_column(), is_reused)
+        if self._repay is not None and self._repay.notice is not None:
+            self._repay.notice.evaluated(asked.x, output)
 
     def _compare(self, asked: Asked) -> None:
         """Forgets outputs that this evaluation's cannot be compared with."""

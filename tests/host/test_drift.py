@@ -15,7 +15,7 @@ def sample(demo, reports, calm: float = 1.0, **options):
     """calm: how many times less noise the calibration claims to have measured. Returns latents and report."""
     profile = replace(demo.profile, noise=demo.profile.noise / calm**2)
     schedule = Schedule(Budget("reuse ratio", 0.6), profile=profile)
-    model = OmniCacheModelPatch.execute(demo.model, schedule, **options).args[0]
+    model = OmniCacheModelPatch.execute(demo.model, schedule, granularity="stack", **options).args[0]
     return demo.latents(model, "euler", STEPS, ["car on yellow"]), reports.pop()
 
 

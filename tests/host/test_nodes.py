@@ -278,9 +278,9 @@ def test_names_that_leave_the_folder_are_refused(name, own_folder):
 
 def test_a_missing_profile_is_named_with_the_remedy():
     with pytest.raises(ValueError, match="saved_profile: there is no profile 'gone.json'"):
-        CurvatureScheduler.execute("gone.json", "reuse ratio", 0.5, "corrected error", 2, 2, 1, "")
+        CurvatureScheduler.execute("gone.json", "reuse ratio", 0.5, "curvature", 2, 2, 1, "")
     with pytest.raises(ValueError, match="profile: none is connected"):
-        CurvatureScheduler.execute("none", "reuse ratio", 0.5, "corrected error", 2, 2, 1, "")
+        CurvatureScheduler.execute("none", "reuse ratio", 0.5, "curvature", 2, 2, 1, "")
 
 
 def test_a_profile_of_another_model_is_refused():

@@ -1,9 +1,10 @@
-"""The benches of the paper's claims and of plans sample through the host, on as little as will do."""
+"""The benches of the paper's claims and of repay sample through the host, on as little as will do."""
 
 import math
 
+import repay
+
 import paper_arms
-import plans
 from paper_tasks import Trajectories
 
 
@@ -14,11 +15,14 @@ def test_a_trajectory_of_the_few_step_model_is_measured():
     assert len(found["velocity_change"]) == 15 and min(found["velocity_change"]) > 0
 
 
-def test_plans_are_compared_by_what_they_were_chosen_by(demo, monkeypatch):
-    monkeypatch.setattr(plans, "SAMPLES", {"image": 1})
-    monkeypatch.setattr(plans, "BUDGETS", (0.4,))
-    (found,) = plans.Study(demo).compare("euler", 10).values()
-    assert len(found) == len(plans.OWN) + 5
-    assert all(value is not None and 10 < value < 100 for value in found.values())
+def test_a_given_plan_is_followed(demo):
     given = paper_arms.GivenPlan(tuple(step in (3, 5) for step in range(10)))
     assert given.plan_for(demo.sigmas(10)).reused == given.reused and math.isclose(given.reuse_cost(), 0.0)
+
+
+def test_the_default_is_compared_with_what_it_is_made_of(demo, monkeypatch):
+    monkeypatch.setattr(repay, "SAMPLES", {"image": 1})
+    found = repay.Setting(demo, "euler", "simple", 10).measure(4)
+    assert list(found) == [*repay.ARMS, *repay.CONTROLS]
+    assert all(10 < value < 100 for value in found.values()) and len(set(found.values())) > 6
+    assert repay.budgets_of(8) == [2, 3] and repay.budgets_of(20) == [7, 10, 12, 14]

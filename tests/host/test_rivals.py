@@ -73,7 +73,7 @@ def test_fora_reuses_every_branch_as_a_given_plan_of_all_blocks_would(measured):
 
 def test_a_rival_that_needs_branches_says_so():
     with pytest.raises(ValueError, match="'stack' .* fora keeps branches apart. Set granularity to 'branch'"):
-        OmniCacheModelPatch.execute(build("sd3"), schedule("fora"))
+        OmniCacheModelPatch.execute(build("sd3"), schedule("fora"), granularity="stack")
 
 
 class ByHand:

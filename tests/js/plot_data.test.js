@@ -201,7 +201,7 @@ describe("other settings", () => {
     expect(reusedSteps(withSettings(data, {}))).toEqual([2, 4, 6, 8]);
     expect(reusedSteps(withSettings(data, { budget: 0.2 }))).toEqual([2, 4]);
     expect(reusedSteps(withSettings(data, { budget: 8, budget_kind: "full steps" }))).toEqual([2, 4]);
-    expect(reusedSteps(withSettings(data, { budget: 0.2, cost: "curvature" }))).toEqual([6, 8]);
+    expect(reusedSteps(withSettings(data, { budget: 0.2, cost: "reach" }))).toEqual([2, 5]);
     expect(reusedSteps(withSettings(data, { budget: 0.2, protect_first: 4 }))).toEqual([4, 6]);
     expect(withSettings(data, { budget: 0.2 }).full).toBe(8);
   });

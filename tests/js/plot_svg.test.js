@@ -208,7 +208,24 @@ describe("the axes", () => {
 });
 
 describe("a sampling run", () => {
-  const live = (kinds, steps) => ({ steps, kinds, milliseconds: kinds.map(() => 1) });
+  const live = (kinds, steps, repaid = kinds.map(() => null)) => ({
+    steps,
+    kinds,
+    milliseconds: kinds.map(() => 1),
+    repaid,
+  });
+
+  test("marks the computed steps that put something right, and says how much", () => {
+    const run = live(["full", "full", "reused", "full"], 4, [0, 0, 0, 0.25]);
+    const { svg } = drawPlot(readPayload(schedulePayload(4)), 400, 240, { live: run });
+    expect(all(svg, ".dot.repaid")).toHaveLength(1);
+    expect(all(svg, ".strip.run rect title").map((title) => title.textContent)).toEqual([
+      "step 0: full, 1 ms",
+      "step 1: full, 1 ms",
+      "step 2: reused, 1 ms",
+      "step 3: full, repaid 0.25 %, 1 ms",
+    ]);
+  });
 
   test("has its cells below those of the plan, at the same places if it has as many steps", () => {
     const kinds = ["full", "full", "reused", "corrected"];

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from comfyui_omnicache.omnicache.correction import Correction, Corrector
+from comfyui_omnicache.omnicache.euler_notice import EulerNotice
 from comfyui_omnicache.omnicache.output_run import OutputRun
 from comfyui_omnicache.omnicache.plan import Plan
 from comfyui_omnicache.omnicache.repay import Repay
@@ -131,6 +132,30 @@ def test_a_sampler_that_never_reports_fills_no_memory():
     for _ in range(100):
         seen(trail, 0, 1.0, False)
     assert trail.nbytes == MOST_STAGES * full(0.0).nbytes
+
+
+def test_a_sampler_is_taken_for_euler_after_two_of_its_steps_and_not_after_another():
+    def noticed(states: list[float]) -> list[bool]:
+        """Outputs of 1: Euler's states are 0, -0.2, -0.4, ..."""
+        notice, seen = EulerNotice(SIGMAS), []
+        for step, state in enumerate(states):
+            notice.evaluated(full(state), full(1.0))
+            seen.append(notice.is_euler)
+            notice.reported(step, full(state))
+        return seen
+
+    assert noticed([0.0, -0.2, -0.4, -0.6]) == [False, False, True, True]
+    assert noticed([0.0, -0.2, -0.4, -0.7, -0.9]) == [False, False, True, False, False]
+    assert noticed([0.0, -0.3, -0.5, -0.7, -0.9]) == [False] * 5
+
+
+def test_a_state_of_another_shape_is_not_eulers():
+    notice = EulerNotice(SIGMAS)
+    notice.evaluated(full(0.0), full(1.0))
+    notice.reported(0, full(0.0))
+    notice.evaluated(torch.zeros(1, 1, 4, 4), full(1.0))
+    notice.reported(1, torch.zeros(1, 1, 4, 4))
+    assert not notice.is_euler
 
 
 def euler(outputs, mask: str, **correction) -> tuple[torch.Tensor, "OutputRun"]:
