@@ -211,19 +211,22 @@ def demo_model(name: str, in_bf16: bool) -> DemoModel:
     return DemoModel(name, torch.bfloat16 if in_bf16 else torch.float32)
 
 
-OWN_COSTS: dict[str, Cost] = {"omnicache-paper": "curvature", "omnicache-no-profile": "reach"}
+OWN_CORRECTIONS = {
+    "omnicache-paper": Correction("paper", "low-high"),
+    "omnicache-no-repay": Correction(repay=0.0),
+}
 
 
 def ours(task: Task, demo: DemoModel) -> Arm:
-    cost = OWN_COSTS.get(task.method, Schedule.cost)
-    correction = Correction("paper", "low-high") if task.method == "omnicache-paper" else Correction()
-    granularity = "branch" if task.method == "omnicache-branch" else "stack"
-    protect_last = 1 if task.method == "omnicache-paper" else Constraints.protect_last
-    constraints = Constraints(protect_last=protect_last).with_longest_run(
-        task.steps, task.steps - task.full_steps
+    is_paper = task.method == "omnicache-paper"
+    constraints = Constraints(protect_last=1 if is_paper else Constraints.protect_last)
+    constraints = constraints.with_longest_run(task.steps, task.steps - task.full_steps)
+    cost: Cost = "curvature" if is_paper else Schedule.cost
+    schedule = Schedule(
+        Budget("reuse ratio", task.reuse), cost, constraints, demo.profile if is_paper else None
     )
-    profile = demo.profile if cost != "reach" else None
-    schedule = Schedule(Budget("reuse ratio", task.reuse), cost, constraints, profile)
+    granularity = "stack" if task.method in ("omnicache-paper", "omnicache-stack") else "auto"
+    correction = OWN_CORRECTIONS.get(task.method)
     model = OmniCacheModelPatch.execute(demo.model, schedule, correction, granularity).args[0]
     return Arm(model, task.steps, constraints.max_consecutive)
 

@@ -12,16 +12,16 @@ import numpy as np
 from demo_names import kind_of
 from measures import frechet, precision_recall
 from quality_tasks import IN_BF16, SETTINGS
-from tables import table
+from tables import put_between, table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, DOCS, README = ROOT / "bench" / "out", ROOT / "docs", ROOT / "README.md"
-MARK = "<!-- from make quality -->"
 MODELS = ("image", "video", "image_fewstep", "image_dit")
 SAMPLERS = tuple(dict.fromkeys(sampler for sampler, _ in SETTINGS))
 # Colours that stay apart for the colour-blind (Okabe-Ito); ours are thick.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osv^D<>Pp*Xhd"
+OF_TODAY = ("omnicache", "omnicache-no-profile", "omnicache-no-repay", "omnicache-branch", "omnicache-stack")
 NO_TIMES = {"seconds": None, "speedup": None}
 COLUMNS = (
     "method", "budget", "evaluations", "FLOPs", "speed-up", "PSNR dB", "SSIM", "distance", "Frechet",
@@ -45,6 +45,25 @@ def aggregated(rows: Sequence[dict], folder: Path) -> list[dict]:
         {**_of_arm(best[name], plain, folder), **times.get(name, NO_TIMES)}
         for name in sorted(best, key=lambda name: _place(best[name][0]))
     ]
+
+
+def with_kept(measured: Sequence[dict]) -> list[dict]:
+    """With what an earlier run measured and this one did not. What the pack itself does by default is only
+    true of today's."""
+    file, again = OUT / "quality.json", {_arm_of(row) for row in measured}
+    known = json.loads(file.read_text())["rows"] if file.exists() else []
+    kept = [row for row in known if _arm_of(row) not in again and row["method"] not in OF_TODAY]
+    place = {key: number for number, key in enumerate(_arm_of(row) for row in known)}
+    return sorted(
+        [*kept, *measured],
+        key=lambda row: (*_place({**row, "steps": row["of_steps"], "reuse": row["budget"]}),
+                         place.get(_arm_of(row), -1)),
+    )  # fmt: skip
+
+
+def _arm_of(row: dict) -> tuple:
+    """Of an aggregated row."""
+    return tuple(row[key] for key in ("model", "sampler", "of_steps", "budget", "method"))
 
 
 def _times(rows: Sequence[dict], plain: dict[tuple, dict]) -> dict[tuple, dict[str, float]]:
@@ -258,7 +277,7 @@ def _setting(row: dict) -> tuple:
     return row["model"], row["sampler"], row["of_steps"]
 
 
-README_METHODS = ("omnicache", "omnicache-no-profile", "omnicache-paper", "fewer-steps")
+README_METHODS = ("omnicache", "omnicache-no-repay", "omnicache-paper", "fewer-steps")
 
 
 def readme_table(rows: Sequence[dict]) -> list[str]:
@@ -300,15 +319,6 @@ def _few_cells(row: dict, name: str) -> list[str]:
 def _frechet(row: dict) -> str:
     """Distance to the data, and by how much more than that of the uncached samples."""
     return "-" if row["frechet"] is None else f"{row['frechet']:.2f} ({row['frechet_over']:+.2f})"
-
-
-def put_into(path: Path, lines: Sequence[str]) -> None:
-    """Replaces what is between the two marks of a document. Raises ValueError if they are not there."""
-    before, first, rest = path.read_text(encoding="utf-8").partition(f"{MARK}\n")
-    _, second, after = rest.partition(MARK)
-    if not (first and second):
-        raise ValueError(f"{path.name}: the two lines {MARK!r} around the table are missing.")
-    path.write_text(before + first + "\n".join(lines) + "\n" + second + after, encoding="utf-8")
 
 
 def is_idle(row: dict) -> bool:
@@ -396,11 +406,11 @@ def write(rows: Sequence[dict], folder: Path) -> None:
     if not rows:
         print("Nothing is measured yet.")
         return
-    result = aggregated(rows, folder)
+    result = with_kept(aggregated(rows, folder))
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "quality.json").write_text(json.dumps({"rows": result}, indent=1) + "\n")
     (DOCS / "quality.md").write_text(document(result), encoding="utf-8")
-    put_into(README, readme_table(result))
+    put_between(README, "make quality", readme_table(result))
     for model in MODELS:
         of_model = [row for row in result if row["model"] == model]
         if of_model:

@@ -40,9 +40,9 @@ SEEDS = (1, 2, 3)
 SAMPLES = 22  # of each seed: 66 in all
 TOGETHER = 32  # samples evaluated together, at most
 METHODS = (
-    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "omnicache-no-profile", "lemica",
+    "uncached", "omnicache", "fewer-steps", "even", "omnicache-paper", "omnicache-no-repay", "lemica",
     "taylorseer-2", "taylorseer-1", "teacache", "magcache", "fora", "hicache-2", "hicache-1", "lemica-local",
-    "adacache", "adacache-moreg", "pab", "delta-dit", "deepcache", "t-gate", "omnicache-branch",
+    "adacache", "adacache-moreg", "pab", "delta-dit", "deepcache", "t-gate", "omnicache-stack",
     "uncached-bf16", "lazycache", "easycache",
 )  # fmt: skip
 OF_VIDEOS = ("adacache-moreg",)

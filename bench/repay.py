@@ -1,5 +1,6 @@
 """Plans and repay on models that were tuned to and on some that were not: the pack's default beside an even
-cadence, TaylorSeer and fewer plain steps, and what each part of it is worth. Writes docs/repay.md.
+cadence, TaylorSeer and fewer plain steps, and what each part of it is worth. Writes the
+tables of docs/repay.md.
 
     .host/venv/bin/python bench/repay.py [image] [image_dit] [image_fewstep] [video] [galaxy_64] [galaxy_32]
 """
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from command_line import models_asked_for
-from tables import best_in_bold, table
+from tables import best_in_bold, put_between, table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
@@ -22,11 +23,10 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench"), str(ROOT / "demo")]
 FILE = ROOT / "bench" / "out" / "repay.json"
 SEED, PROMPTS = 5, 9  # of no arm of bench/quality.py
 SAMPLES = {"image": 12, "image_dit": 12, "image_fewstep": 12, "video": 2, "galaxy_64": 16, "galaxy_32": 16}
-CHOSEN_ON = ("image", "image_dit", "image_fewstep", "galaxy_64")  # the others are only reported
 SETTINGS = {
-    "image": [("euler", "simple", 50), ("euler", "simple", 30), ("euler", "simple", 20), ("euler", "karras", 20),
-              ("euler", "beta", 30), ("dpmpp_2m", "simple", 20), ("dpmpp_2m", "simple", 30),
-              ("res_multistep", "simple", 30)],
+    "image": [("euler", "simple", 50), ("euler", "simple", 30), ("euler", "simple", 20),
+              ("euler", "karras", 20), ("euler", "beta", 30), ("dpmpp_2m", "simple", 20),
+              ("dpmpp_2m", "simple", 30), ("res_multistep", "simple", 30)],
     "image_dit": [("euler", "simple", 50), ("euler", "simple", 30), ("euler", "simple", 20),
                   ("euler", "karras", 20), ("euler", "beta", 30), ("dpmpp_2m", "simple", 20)],
     "image_fewstep": [("euler", "simple", 16), ("euler", "simple", 12), ("euler", "simple", 8)],
@@ -118,27 +118,16 @@ def budgets_of(steps: int) -> list[int]:
     return list(BUDGETS.get(steps) or [round(share * steps) for share in USUAL_BUDGETS])
 
 
-def document(found: dict[str, dict[str, dict[str, float]]]) -> str:
+def tables_of(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """found: by model and column, the arms' decibels."""
-    lines = [
-        "# Plans and repay",
-        "",
-        "PSNR in dB to the uncached result of the same noise. *default*: what the nodes do if nothing is set: cost "
-        "`reach`, the outputs continued by order 2, repay. *stack*: the same with the blocks' residual in place of "
-        "the outputs. *taylor of outputs*: TaylorSeer-2's formula, on the outputs too. *taylorseer-2*: in the same engine, on its even cadence, with the number of computed steps that "
-        "is nearest. The defaults were chosen on " + ", ".join(CHOSEN_ON) + "; " + ", ".join(
-            name for name in SETTINGS if name not in CHOSEN_ON) + " took no part. The galaxy models were trained by "
-        "others (bench/galaxy.py); their PSNR has the picture's own peak. Bold: the best of a column. Made by "
-        "`.host/venv/bin/python bench/repay.py`; what follows from it is in [experiments.md](experiments.md).",
-        "",
-    ]  # fmt: skip
+    lines: list[str] = []
     for model, columns in found.items():
         names = [*ARMS, *CONTROLS]
         values = {name: [column[name] for column in columns.values()] for name in names}
         with_mean = {name: [*row, float(np.mean(row))] for name, row in values.items()}
         lines += [f"## {model}, {SAMPLES[model]} samples", ""]
         lines += [*table(["", *columns, "mean"], best_in_bold(with_mean)), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
@@ -163,7 +152,7 @@ def main() -> None:
                 print(name, column, found[name][column], flush=True)
             ordered = {each: found[each] for each in SETTINGS if each in found}
             FILE.write_text(json.dumps(ordered, indent=1) + "\n")
-            (ROOT / "docs" / "repay.md").write_text(document(ordered), encoding="utf-8")
+            put_between(ROOT / "docs" / "repay.md", "bench/repay.py", tables_of(ordered))
 
 
 if __name__ == "__main__":

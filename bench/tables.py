@@ -1,6 +1,7 @@
 """Tables of Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -20,6 +21,16 @@ def best_in_bold(values: Mapping[str, Sequence[float | None]]) -> list[list[str]
         [name, *(f"**{cell}**" if cell == top != "-" else cell for cell, top in zip(row, best, strict=True))]
         for name, row in rows.items()
     ]
+
+
+def put_between(path: Path, command: str, lines: Sequence[str]) -> None:
+    """Replaces what a document has between the two marks of a command. Raises ValueError without them."""
+    mark = f"<!-- from {command} -->"
+    before, first, rest = path.read_text(encoding="utf-8").partition(f"{mark}\n")
+    _, second, after = rest.partition(mark)
+    if not (first and second):
+        raise ValueError(f"{path.name}: the two lines {mark!r} around the table are missing.")
+    path.write_text(before + first + "\n".join(lines) + "\n" + second + after, encoding="utf-8")
 
 
 def number(value: float | None, digits: int = 1) -> str:

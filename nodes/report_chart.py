@@ -138,8 +138,8 @@ def _repaid(shares: Sequence[float]) -> str:
     paid = [share for share in shares if share]
     largest = max(paid)
     return (
-        f"Put right at {len(paid)} of the computed steps: {100 * sum(paid) / len(paid):.2g} % of the state on "
-        f"average, at most {100 * largest:.2g} % (step {shares.index(largest)})."
+        f"Put right at {len(paid)} of the computed steps: {100 * sum(paid) / len(paid):.2g} % of the state "
+        f"on average, at most {100 * largest:.2g} % (step {shares.index(largest)})."
     )
 
 

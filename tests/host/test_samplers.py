@@ -31,6 +31,7 @@ def test_nothing_reused_changes_no_bit(demo, sampler):
 @pytest.mark.parametrize("sampler", sampler_names())
 def test_reuse_keeps_the_picture(demo, sampler):
     row = measure(demo, sampler, steps=16, batch=2)
+    assert row.corrected == (row.with_repay if row.repays else row.without_repay)
     if sampler in FREE_RUNNING_SAMPLERS:
         assert row.corrected == 100.0  # uncached
     elif not amplifies(sampler) and not draws_noise(sampler):

@@ -125,7 +125,8 @@ def test_the_report_is_a_table_figures_and_plots(tmp_path, monkeypatch):
     for name in ("OUT", "DOCS"):
         monkeypatch.setattr(quality_report, name, tmp_path)
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{quality_report.MARK}\nold\n{quality_report.MARK}\nafter\n")
+    mark = "<!-- from make quality -->"
+    readme.write_text(f"before\n{mark}\nold\n{mark}\nafter\n")
     monkeypatch.setattr(quality_report, "README", readme)
     quality_report.write([uncached(), row("even"), row("even", 0.6)], tmp_path)
     figures = json.loads((tmp_path / "quality.json").read_text())
