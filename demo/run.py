@@ -41,7 +41,7 @@ class Arm:
     reuse: float
     steps: int = STEPS
     mode: str = "forecast"
-    cost: str = "forecast error"
+    cost: str = "reach"
 
     @property
     def label(self) -> str:

@@ -22,12 +22,11 @@ OF_DEMO = (
     "that has both. For your own model, put its loader, prompts, empty latent and VAE Decode in their place."
 )
 NOTES = {
-    "auto": "Queue it twice: the first run measures at full quality, from the second on it is faster. The "
-    "node says which it was.",
+    "auto": "Queue it: at about half of the steps the model is not computed. The node says how many are.",
     "calibrate": "Run it once for a model. It samples at full quality, and saves what it measured under the "
     "name in save_as.",
-    "generate": "Pick your model's profile in Curvature Scheduler (press R first, so that the menu lists a "
-    "new one). For ancestral and SDE samplers take Noise Corrector away.",
+    "generate": "The profile only draws the plot; set saved_profile to none to do without. For ancestral and "
+    "SDE samplers take Noise Corrector away.",
     "compare": "Samples three times: reused, in full, and with fewer plain steps, which take as long as the "
     "reused run. The report compares.",
 }
@@ -68,11 +67,11 @@ def cached(model: str) -> Graph:
         "schedule": node(
             "CurvatureScheduler", saved_profile=f"omnicache_demo_{model}.json", budget_kind="reuse ratio",
             budget=0.5,
-            cost="forecast error", max_consecutive=0, protect_first=2, protect_last=0, overrides="",
+            cost="reach", max_consecutive=0, protect_first=2, protect_last=0, overrides="",
         ),
         "correction": node(
             "NoiseCorrector", mode="forecast", filter="off", switch_point=0.5, cutoff=0.25, strength=1.0,
-            order=2,
+            order=2, repay=1.0,
         ),
         "patch": node(
             "OmniCacheModelPatch", model=["load", 0], schedule=["schedule", 0], correction=["correction", 0]
@@ -99,7 +98,7 @@ def calibrate(model: str) -> Graph:
     graph["schedule"] = node(
         "CurvatureScheduler", profile=["calibrate", 0], saved_profile="none", budget_kind="reuse ratio",
         budget=0.5,
-        cost="forecast error", max_consecutive=0, protect_first=2, protect_last=0, overrides="",
+        cost="reach", max_consecutive=0, protect_first=2, protect_last=0, overrides="",
     )  # fmt: skip
     return graph | pictures(model, ["calibrate", 1], "calibration")
 

@@ -5,11 +5,12 @@ import io
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from host_server import HostServer, PromptFailed
+from host_server import PromptFailed
 from labelled import NAME, labelled
 from large_workflows import LARGE
 from locations import ROOT
@@ -81,8 +82,6 @@ def test_the_example_runs(server, name):
     runs = [event["data"] for event in events if event["type"] == "omnicache.run"]
     if name.endswith("calibrate"):
         assert runs == []
-    elif name.endswith("auto"):  # the first run at a setting is measured, in full
-        assert len(runs) == 1 and runs[0]["finished"] and (runs[0]["full"], runs[0]["asked"]) == (24, 24)
     else:
         assert len(runs) == 1 and runs[0]["finished"] and runs[0]["notes"] == {}
         assert (runs[0]["full"], runs[0]["asked"]) == (12, 24)
@@ -115,7 +114,7 @@ def test_a_report_reaches_the_history_and_the_saved_picture(server):
     facts = outputs["report"]["omnicache_report"][0]
     (run,) = facts["runs"]
     assert (run["full"], run["asked"], run["node"], run["this_prompt"]) == (12, 24, "sample", True)
-    assert run["profile"]["name"] and facts["remarks"] == []
+    assert run["granularity"] == "output" and any(run["repaid"]) and facts["remarks"] == []
     assert 15 < facts["equal_time"]["psnr"] < facts["with_cache"]["psnr"] < 100
     chart = Image.open(io.BytesIO(server.view(outputs["report"]["images"][0])))
     assert chart.width == 1200
@@ -136,28 +135,32 @@ def test_a_calibrated_profile_is_offered_and_used(server):
     assert server.run(graph)["status"]["status_str"] == "success"
 
 
-def test_auto_measures_one_prompt_of_two_in_the_queue_and_remembers_after_a_restart():
-    """On a server of its own, which no other test has left profiles on."""
-    runs = []
+def test_auto_is_faster_from_the_first_run_on_and_repeats_its_picture(server):
+    runs, pictures = [], []
 
     def on_event(event):
         if event["type"] == "omnicache.run":
             runs.append((event["data"]["full"], event["data"]["asked"]))
 
-    with HostServer() as server:
-        graph = workflow("image_auto")
-        first = server.queue(graph)
-        graph["sample"]["inputs"]["seed"] = 2
-        server.run(graph, on_event)
-        assert server.history(first)["status"]["status_str"] == "success"
-        assert runs == [(24, 24), (12, 24)]
-        log = server.log.read_text(encoding="utf-8")
-        assert log.count("calibrated on the way") == log.count("using the profile of this setting") == 1
-        server.restart()
-        graph["sample"]["inputs"]["seed"] = 3
-        server.run(graph, on_event)
-        assert runs[2:] == [(12, 24)]
-        assert "calibrated on the way" not in server.log.read_text(encoding="utf-8")
+    graph = workflow("image_auto")
+    for seed in (5001, 5002, 5001):  # the host keeps the last result only
+        graph["sample"]["inputs"]["seed"] = seed
+        (image,) = server.run(graph, on_event)["outputs"]["save"]["images"]
+        pictures.append(Image.open(io.BytesIO(server.view(image))).convert("RGB").tobytes())
+    assert runs == [(12, 24)] * 3
+    assert pictures[0] == pictures[2] != pictures[1]
+
+
+def test_a_workflow_of_0_1_0_still_runs(server):
+    """Its cost is retired, and its inputs are fewer."""
+    graph, events = json.loads((Path(__file__).parent / "generate_of_0.1.0.json").read_text()), []
+    graph["sample"]["inputs"]["seed"] = 6000
+    graph["empty"]["inputs"]["batch_size"] = 1
+    assert graph["schedule"]["inputs"]["cost"] == "forecast error"
+    server.run(graph, events.append)
+    (run,) = [event["data"] for event in events if event["type"] == "omnicache.run"]
+    assert (run["full"], run["asked"]) == (50, 100) and any(run["repaid"])
+    assert "is now 'reach'" in server.log.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,11 @@ def test_auto_measures_one_prompt_of_two_in_the_queue_and_remembers_after_a_rest
         (lambda g: g["sample"]["inputs"].update(steps=4), "steps: 4 are too few"),
         (lambda g: g["schedule"]["inputs"].update(budget=0.9), "budget: 45 of 50 steps cannot be reused"),
         (lambda g: g["schedule"]["inputs"].update(budget=1.5), "budget: 1.5 is out of range"),
-        (lambda g: g["schedule"]["inputs"].update(saved_profile="none"), "profile: none is connected"),
+        (
+            lambda g: g["schedule"]["inputs"].update(saved_profile="none", cost="curvature"),
+            "profile: none is connected",
+        ),
+        (lambda g: g["schedule"]["inputs"].update(cost="cheap"), "cost: 'cheap' is not one of reach"),
         (lambda g: g["schedule"]["inputs"].update(saved_profile="gone.json"), "gone.json"),
         (
             lambda g: g["schedule"]["inputs"].update(saved_profile="omnicache_demo_video.json"),
