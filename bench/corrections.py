@@ -40,7 +40,7 @@ class Arm:
     label: str
     mode: str
     order: int = 1
-    cost: str = "forecast error"
+    cost: str = "reach"
     filter: str = "off"
 
 

@@ -178,7 +178,7 @@ def correction_of(arm: Arm) -> Correction:
 
 def schedule_of(arm: Arm) -> Schedule | GivenPlan:
     profile, steps = demo_of(arm.model).profile, MODELS[arm.model].steps
-    if arm.plan in ("curvature", "even", "forecast error"):
+    if arm.plan in ("curvature", "even", "reach"):
         budget = Budget("full steps", steps - arm.reused)
         return Schedule(budget, arm.plan, profile=profile)
     name, _, number = arm.plan.partition("-")

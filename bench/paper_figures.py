@@ -177,7 +177,7 @@ def error(results: Results) -> Any:
             ("curvature", "off", "reuse", GREY),
             ("curvature", "paper", "+ correction", BLUE),
             ("curvature", "paper+filter", "+ filter", RED),
-            ("forecast error", "default", "pack's default", GREEN),
+            ("reach", "default", "pack's default", GREEN),
         )
         for plan, mode, label, colour in arms:
             row = results.row(model, plan, reused, mode)
@@ -210,7 +210,7 @@ def ablation(results: Results) -> Any:
                 ticks.append(place + 1)
                 names.append(f"{reused / steps:.0%}\n{plan}")
                 place += 4
-            _bar(axis, place, results, (model, "forecast error", reused, "default"), GREEN, "pack's default")
+            _bar(axis, place, results, (model, "reach", reused, "default"), GREEN, "pack's default")
             _bar(axis, place + 1, results, (model, "fewer", reused, "off"), SKY, "fewer plain steps")
             ticks.append(place + 0.5)
             names.append(f"{reused / steps:.0%}\nothers")

@@ -152,7 +152,7 @@ def ablation_table(results: Results, model: str) -> list[str]:
         ]
         arms += [
             ("curvature: age-aware", ("curvature", reused, "age-aware")),
-            (LABELS["default"], ("forecast error", reused, "default")),
+            (LABELS["default"], ("reach", reused, "default")),
             (f"{steps - reused} plain steps", ("fewer", reused, "off")),
         ]
         for label, arm in arms:
@@ -171,7 +171,7 @@ def slow_and_fast(results: Results) -> list[str]:
         for reused, name in zip(budgets(model), ("slow", "fast"), strict=False):
             arms = (
                 ("curvature", "paper+filter"), ("curvature", "off"), ("fewer", "off"),
-                ("forecast error", "default"),
+                ("reach", "default"),
             )  # fmt: skip
             found = [results.summary(results.row(model, plan, reused, mode)) for plan, mode in arms]
             steps = MODELS[model].steps

@@ -106,7 +106,7 @@ def ablation(model: str) -> list[Arm]:
             Arm(model, plan, reused, mode, samples) for plan in ("curvature", "even") for mode in ABLATION
         ]
         found += [Arm(model, "curvature", reused, "age-aware", samples)]
-        found += [Arm(model, "forecast error", reused, "default", samples)]
+        found += [Arm(model, "reach", reused, "default", samples)]
         found += [Arm(model, "fewer", reused, "off", samples)]
     return found
 

@@ -62,7 +62,7 @@ class Case:
     filter: str = "off"
     switch_point: float = 0.5
     cutoff: float = 0.25
-    cost: str = "forecast error"
+    cost: str = "reach"
     max_consecutive: int = 0
     protect_first: int = 2
     protect_last: int = 1

@@ -34,7 +34,7 @@ def steadied(parabola: Weights, line: Weights, steady: float = STEADY) -> Weight
     The sum of its weights' sizes is by how much it magnifies what in the known values is no parabola: 3.5
     half a gap ahead of evenly spaced steps, 7 a whole gap ahead. Of what it adds to the line, a share of
     (steady / magnified)^2 is kept: as for any estimate, the less the larger the variance. Measured in
-    docs/forecasts.md. Both sum to 1, and so does the result.
+    docs/experiments.md. Both sum to 1, and so does the result.
     """
     share = min((steady / sum(abs(weight) for weight in parabola)) ** 2, 1.0)
     pairs = zip(parabola, (*line, 0.0), strict=True)

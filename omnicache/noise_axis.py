@@ -28,7 +28,7 @@ def log_snr(sigmas: ArrayLike, prediction: str, smallest: float = _SMALLEST) -> 
 def forecast_axis(sigmas: ArrayLike, prediction: str) -> NDArray[np.float64]:
     """On which the model's residual is continued as a polynomial, rising during sampling.
 
-    It is log-SNR, measured on two flow models (docs/forecasts.md). What predicts the noise sees little but
+    It is log-SNR, measured on two flow models (docs/experiments.md). What predicts the noise sees little but
     noise in its first steps, and gives it back: the picture has a share of 1 / sigma in that output. So it is
     the angle between the two in the state, atan(sigma), which ends where log-SNR runs on.
     """

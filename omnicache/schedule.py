@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -88,6 +88,8 @@ class Schedule:
     shown_on: str | None = None
 
     def __post_init__(self) -> None:
+        if self.cost not in get_args(Cost):
+            raise ValueError(f"cost: {self.cost!r} is not one of {', '.join(get_args(Cost))}.")
         if self.profile is None and self.cost not in WITHOUT_PROFILE:
             raise ValueError(
                 f"profile: none is connected or picked, and the cost {self.cost!r} is measured by one. "

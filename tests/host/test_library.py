@@ -109,7 +109,7 @@ def test_a_fuzzed_file_is_a_valid_profile_or_is_refused_by_name(own_folder, cont
         assert len(str(refusal)) < 1000
         return
     assert library.Profile.from_json(profile.to_json(), "again").to_json() == profile.to_json()
-    for cost in ("corrected error", "curvature"):
+    for cost in ("reach", "curvature"):
         schedule = Schedule(Budget("reuse ratio", 0.3), cost, profile=profile)
         for sigmas in (np.linspace(1.0, 0.0, 21), np.geomspace(20.0, 0.01, 16)):
             assert sum(schedule.plan_for(sigmas).reused) == round(0.3 * (len(sigmas) - 1))
@@ -157,7 +157,7 @@ def test_a_name_that_plays_tricks_is_not_read(name, folder):
     outside.write_text(VALID)
     for asked in (name, f"{name}.json", "mine.txt", f"../{outside.name}", str(outside)):
         with pytest.raises(ValueError, match="^saved_profile: there is no profile"):
-            CurvatureScheduler.execute(asked, "reuse ratio", 0.5, "corrected error", 2, 2, 1, "")
+            CurvatureScheduler.execute(asked, "reuse ratio", 0.5, "reach", 2, 2, 1, "")
     outside.unlink()
 
 

@@ -189,7 +189,7 @@ def test_what_only_fits_a_longer_run_or_a_shorter_is_left_to_the_sampler(budget_
     model = build("sd3")
     profile = calibrate(model, "sd3").args[0]
     out = CurvatureScheduler.execute(
-        "none", budget_kind, budget, "corrected error", 2, 2, 1, overrides, profile
+        "none", budget_kind, budget, "reach", 2, 2, 1, overrides, profile
     )
     plot = out.ui["omnicache_plot"][0]
     assert plot["reused"] is None and plot["note"].startswith("Not planned for the 10 steps")
@@ -202,13 +202,13 @@ def test_what_only_fits_a_longer_run_or_a_shorter_is_left_to_the_sampler(budget_
 def test_limits_that_only_a_longer_run_can_meet_are_left_to_the_sampler():
     model = build("sd3")
     profile = calibrate(model, "sd3").args[0]
-    arguments = ("none", "reuse ratio", 0.4, "corrected error", 0, 8, 1, "")
+    arguments = ("none", "reuse ratio", 0.4, "reach", 0, 8, 1, "")
     out = CurvatureScheduler.execute(*arguments, profile)
     assert out.ui["omnicache_plot"][0]["note"].startswith("Not planned for the 10 steps")
     patch = OmniCacheModelPatch.execute(model, out.args[0]).args[0]
     assert torch.isfinite(sample(patch, "sd3", steps=24)).all()
     with pytest.raises(ValueError, match="budget"):  # what no run can meet is said at once
-        CurvatureScheduler.execute("none", "reuse ratio", 0.9, "corrected error", 2, 2, 1, "", profile)
+        CurvatureScheduler.execute("none", "reuse ratio", 0.9, "reach", 2, 2, 1, "", profile)
 
 
 def test_nodes_that_read_a_saved_profile_run_again_when_it_was_saved_anew(own_folder):
@@ -262,7 +262,7 @@ def test_a_saved_profile_is_picked_by_name_and_plans(own_folder):
     model = build("sd3")
     saved = calibrate(model, "sd3", save_as="mine")
     assert "mine.json" in library.names() and str(own_folder) in saved.ui["omnicache_plot"][0]["note"]
-    out = CurvatureScheduler.execute("mine.json", "reuse ratio", 0.4, "corrected error", 2, 2, 1, "")
+    out = CurvatureScheduler.execute("mine.json", "reuse ratio", 0.4, "reach", 2, 2, 1, "")
     assert out.ui["omnicache_plot"][0]["full"] == 6
     patch = OmniCacheModelPatch.execute(model, out.args[0]).args[0]
     assert torch.isfinite(sample(patch, "sd3", steps=20)).all()  # another step count than the calibration's
@@ -286,7 +286,7 @@ def test_a_missing_profile_is_named_with_the_remedy():
 def test_a_profile_of_another_model_is_refused():
     profile = calibrate(build("flux"), "flux").args[0]
     schedule = CurvatureScheduler.execute(
-        "none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile
+        "none", "reuse ratio", 0.4, "reach", 2, 2, 1, "", profile=profile
     ).args[0]
     with pytest.raises(ValueError, match="calibrated on another model .*flux"):
         OmniCacheModelPatch.execute(build("sd3"), schedule)
@@ -295,7 +295,7 @@ def test_a_profile_of_another_model_is_refused():
 def test_other_weights_of_the_same_architecture_are_only_remarked_on(caplog):
     profile = calibrate(build("sd3"), "sd3").args[0]
     schedule = CurvatureScheduler.execute(
-        "none", "reuse ratio", 0.4, "error", 2, 2, 1, "", profile=profile
+        "none", "reuse ratio", 0.4, "reach", 2, 2, 1, "", profile=profile
     ).args[0]
     other = build("sd3")
     with torch.no_grad():

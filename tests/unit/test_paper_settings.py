@@ -11,7 +11,7 @@ from comfyui_omnicache.omnicache.schedule import Schedule
 from measured import linear_profile
 
 RULE = Constraints(max_consecutive=2, protect_last=1)  # the paper's: no three in a row
-COSTS = ("corrected error", "error", "curvature", "reach", "even")
+COSTS = ("curvature", "reach", "even")
 
 
 def of_betas(betas: np.ndarray, steps: int, has_no_signal_at_the_end: bool = False) -> np.ndarray:
