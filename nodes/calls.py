@@ -79,7 +79,7 @@ def _acting_at(guider, sigma: float) -> Hashable:
     """What acts on an evaluation at this noise level beside the model: the conditionings that are due,
     their ControlNets, and the strengths of their hooks in halves, for a polynomial follows what changes
     little by little. All of it is known before sampling starts; nothing is read from the device."""
-    level = torch.tensor([sigma])
+    level = (sigma,)
     return tuple(
         (side, cond.get("uuid"), _active_controls(cond, level), _strengths(cond.get("hooks"), sigma))
         for side, conds in getattr(guider, "conds", {}).items()
@@ -172,13 +172,13 @@ def calc_cond_batch(
     return executor(model, conds, x_in, timestep, model_options)
 
 
-def _is_due(cond: dict[str, Any], timestep: torch.Tensor) -> bool:
+def _is_due(cond: dict[str, Any], timestep: Sequence[float] | torch.Tensor) -> bool:
     """Whether the host evaluates a conditioning at this noise level."""
     start, end = cond.get("timestep_start"), cond.get("timestep_end")
     return (start is None or timestep[0] <= start) and (end is None or timestep[0] >= end)
 
 
-def _active_controls(cond: dict[str, Any], timestep: torch.Tensor) -> tuple[int, ...]:
+def _active_controls(cond: dict[str, Any], timestep: Sequence[float] | torch.Tensor) -> tuple[int, ...]:
     """Which of a conditioning's chain of ControlNets add something at this noise level. On a GPU it must be
     waited for, so it is looked at only where one has a begin or an end."""
     active, control = [], cond.get("control")

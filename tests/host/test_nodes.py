@@ -188,9 +188,7 @@ def test_what_only_fits_a_longer_run_or_a_shorter_is_left_to_the_sampler(budget_
     """4 full steps are too few for the 10 of the calibration, not for 8; and it has no step 15."""
     model = build("sd3")
     profile = calibrate(model, "sd3").args[0]
-    out = CurvatureScheduler.execute(
-        "none", budget_kind, budget, "reach", 2, 2, 1, overrides, profile
-    )
+    out = CurvatureScheduler.execute("none", budget_kind, budget, "reach", 2, 2, 1, overrides, profile)
     plot = out.ui["omnicache_plot"][0]
     assert plot["reused"] is None and plot["note"].startswith("Not planned for the 10 steps")
     patch = OmniCacheModelPatch.execute(model, out.args[0]).args[0]

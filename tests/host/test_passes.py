@@ -3,12 +3,14 @@
 The oracle is in cached_runs.py: the same plan with one lane at a time.
 """
 
+import gc
 from functools import partial
 from types import SimpleNamespace
 
 import comfy.controlnet
 import comfy.hooks
 import comfy.ldm.flux.controlnet
+import comfy.model_management
 import comfy.ops
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.tap import StackTap
+from comfyui_omnicache.omnicache.trail import Trail
 from replay_each_step import replaying_each_step
 from tiny_models import CPU, MODELS, build, conditioning
 
@@ -436,3 +439,91 @@ def test_a_controlnet_still_guides_the_branches_at_reused_steps():
     net.control_model.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
     run(reusing(build("flux"), granularity="branch"), "flux", controlled(net))
     assert calls[0] >= STEPS
+
+
+# Above the model: what is below a reused step is not called, and nothing is continued over a jump.
+
+
+def above(model, **correction):
+    return reusing(model, granularity="output", **correction)
+
+
+@pytest.fixture
+def anew(monkeypatch) -> list[int]:
+    """The steps at which the outputs before could not be compared."""
+    found, start_anew = [], Trail.start_anew
+
+    def seen(trail):
+        if trail.steps_of(0) and trail.step < STEPS:  # not at the end of the run
+            found.append(trail.step)
+        start_anew(trail)
+
+    monkeypatch.setattr(Trail, "start_anew", seen)
+    return found
+
+
+@pytest.mark.parametrize("make_guider", [perpendicular_guider, dual_guider])
+def test_any_guider_goes_above(make_guider, reports):
+    model = build("sd3")
+    plain, cached = guided(make_guider, model), guided(make_guider, above(model))
+    assert torch.isfinite(cached).all() and not torch.equal(cached, plain)
+    assert (reports[0].evaluations_full, reports[0].evaluations_asked) == (18, 36)
+
+
+@pytest.mark.parametrize("node", MODEL_NODES.values(), ids=MODEL_NODES)
+def test_other_nodes_on_the_model_go_above(node, reports):
+    model = node(build("sd3"))
+    plain, cached = run(model, "sd3"), run(above(model), "sd3")
+    assert torch.isfinite(cached).all() and not torch.equal(cached, plain)
+    assert list(reports[0].step_kinds.values()).count("reuse") == STEPS // 2 and reports[0].repaid
+
+
+def test_above_a_controlnet_is_not_run_at_reused_steps():
+    control, calls = flux_controlnet(), []
+    control.control_model.register_forward_hook(lambda *_: calls.append(1))
+    run(above(build("flux")), "flux", controlled(control))
+    assert len(calls) == STEPS // 2
+
+
+def test_above_nothing_goes_on_over_a_controlnets_end(anew):
+    run(above(build("flux")), "flux", controlled(flux_controlnet()))
+    assert not anew
+    first = controlled(flux_controlnet(), 0.5)[0][1]["control"]
+    run(above(build("flux")), "flux", controlled(flux_controlnet(), previous=first))
+    assert len(anew) == 1
+
+
+def test_above_nothing_goes_on_over_a_conditionings_range(anew, reports):
+    run(above(build("sd3")), "sd3", changes_at(6))
+    assert anew == [6] and reports[0].step_kinds[6] == "full"
+
+
+def test_above_nothing_goes_on_over_a_keyframe_of_hooks(anew):
+    run(above(build("sd3")), "sd3", *Conds.hooks("sd3"))
+    assert not anew
+    run(above(build("sd3")), "sd3", *Conds.hooks_that_change_midway("sd3"))
+    assert len(anew) == 1
+
+
+@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform"])
+def test_above_context_windows_that_move_are_forecast_as_a_whole(schedule, reports):
+    (windowed,) = ContextWindowsManualNode.execute(build("wan"), 5, 2, schedule, 1, False, "pyramid", 2).args
+    latent = torch.full((1, 16, 9, 8, 8), 0.1)
+    plain, cached = (run(model, "wan", latent=latent) for model in (windowed, above(windowed)))
+    assert torch.isfinite(cached).all() and not torch.equal(cached, plain)
+    assert list(reports[0].step_kinds.values()).count("reuse") == STEPS // 2
+
+
+def test_above_an_interrupt_leaves_nothing_behind():
+    model = build("sd3")
+    patch, plain = above(model), run(model, "sd3")
+
+    def stop(step, *_):
+        if step == 5:
+            raise comfy.model_management.InterruptProcessingException
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(patch, "sd3", callback=stop)
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Trail)]
+    assert torch.equal(run(model, "sd3"), plain)

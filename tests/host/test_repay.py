@@ -1,7 +1,9 @@
 """Repay in the host: what its samplers answer, where the state is written to, and that nothing else
 changes."""
 
+import comfy.model_base as base
 import comfy.samplers
+import comfy.supported_models as supported
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.response import Response
 from comfyui_omnicache.omnicache.schedule import Schedule
 from sampler_table import sampler_names
-from tiny_models import build, conditioning, sample
+from tiny_models import MODELS, WIDTH, Tiny, build, conditioning, sample
 
 SIGMAS = np.linspace(1, 0, 13).tolist()
 # Samplers that go on from another tensor, or from none, and those that read the parts of guidance.
@@ -118,6 +120,28 @@ def test_samplers_that_add_noise_go_by_blocks_without_repay(reports):
 def test_an_output_cannot_be_corrected_by_the_noise_of_blocks():
     with pytest.raises(ValueError, match="granularity: 'output' .* mode 'age-aware' .* 'auto' or 'stack'"):
         patched(build("sd3"), granularity="output", mode="age-aware")
+
+
+UNET = Tiny(
+    supported.SD15,
+    {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+     "channel_mult": (1, 2), "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1],
+     "transformer_depth_middle": 1, "context_dim": WIDTH, "num_heads": 2, "use_spatial_transformer": True,
+     "legacy": False},
+    lambda config: base.BaseModel(config, device=torch.device("cpu")), (4, 8, 8), (),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", [*MODELS, "unet"])
+def test_every_model_goes_above_its_blocks(family, monkeypatch, reports):
+    """A U-Net too, which has no chain of blocks."""
+    monkeypatch.setitem(MODELS, "unet", UNET)
+    model = build(family)
+    plain, cached = sample(model, family), sample(patched(model, 0.5, "output"), family)
+    assert torch.isfinite(cached).all() and not torch.equal(cached, plain)
+    assert (reports[0].evaluations_full, reports[0].evaluations_asked) == (12, 24) and not reports[0].notes
+    assert reports[0].repaid and reports[0].cache_bytes > 0
+    assert torch.equal(sample(patched(model, 0.0, "output"), family), plain)
 
 
 class Stranger:

@@ -1,6 +1,7 @@
 """Sampling runs of the host's own model classes through the patch."""
 
 import gc
+import itertools
 import weakref
 
 import comfy.model_management
@@ -137,8 +138,13 @@ class Waits(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-@pytest.mark.parametrize("granularity", ["stack", "branch"])
-@pytest.mark.parametrize("mode", ["age-aware", "per-band", "forecast"])
+@pytest.mark.parametrize(
+    ("granularity", "mode"),
+    [
+        *itertools.product(["stack", "branch"], ["age-aware", "per-band", "forecast"]),
+        ("output", "forecast"),
+    ],
+)
 def test_no_step_waits_for_the_device_because_of_the_patch(granularity, mode):
     counts = {}
     for steps in (10, 20):
