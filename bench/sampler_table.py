@@ -69,7 +69,7 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
     counted = demo.model.clone()
     counted.set_model_unet_function_wrapper(count)
     plain = demo.sample(counted, sampler, steps, batch, cfg)
-    usual = suited(Correction(), sampler)
+    usual = suited(Correction(), sampler, "flow")
     granularity = granularity_of("auto", usual, needs_branches=False, sampler=sampler)
 
     def cached(correction: Correction | None, kept: str = "auto") -> float:
@@ -92,7 +92,8 @@ def measure(demo, sampler: str, steps: int = STEPS, batch: int = BATCH) -> Row:
 
 
 def table_of(rows: list[Row]) -> list[str]:
-    from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS
+    from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS, suited
+    from comfyui_omnicache.omnicache.correction import Correction
 
     plain = f"{round(STEPS * (1 - REUSE))} plain steps"
     head = ("sampler", "evaluations", "kept", "repay", "with repay", "without", "plain reuse", plain)
@@ -105,7 +106,8 @@ def table_of(rows: list[Row]) -> list[str]:
         shown = [f"**{number(value)}**" if value == max(values) else number(value) for value in values]
         if not row.can_repay:
             shown[0] = "-"
-        repay = "none" if not row.can_repay else "on" if row.repays else "off"
+        always = suited(Correction(), row.sampler, "epsilon").repays
+        repay = "none" if not row.can_repay else "on" if always else "flow"
         cells.append([row.sampler, str(row.evaluations), row.granularity, repay, *shown])
     return table(head, cells)
 

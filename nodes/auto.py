@@ -83,14 +83,16 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
         tell(text, logging.INFO, node_id)
 
     def make_run(sampling: Sampling, blocks: Blocks | None) -> CacheRun | OutputRun | str:
-        correction = suited(Correction(), sampling.sampler)
-        granularity = granularity_of("auto", correction, needs_branches=False, sampler=sampling.sampler)
-        hindrance = _hindrance(sampling) or why_uncached(sampling, blocks, granularity)
-        if hindrance is not None:
-            say(hindrance)
-            return hindrance
+        hindrance = _hindrance(sampling)
         try:
-            plan = _plan(sampling.sigmas, ratio, prediction_of(sampling.model))
+            prediction = prediction_of(sampling.model)
+            correction = suited(Correction(), sampling.sampler, prediction)
+            granularity = granularity_of("auto", correction, needs_branches=False, sampler=sampling.sampler)
+            hindrance = hindrance or why_uncached(sampling, blocks, granularity)
+            if hindrance is not None:
+                say(hindrance)
+                return hindrance
+            plan = _plan(sampling.sigmas, ratio, prediction)
             run = cache_run(sampling, blocks, plan, Wishes(correction), granularity)
         # The user asked for a picture, and has one without the pack.
         except Exception as error:

@@ -120,7 +120,8 @@ class OmniCacheModelPatch(io.ComfyNode):
         storage = Storage(cache_dtype, cache_device)
 
         def make_run(sampling: Sampling, blocks: Blocks | None) -> CacheRun | OutputRun | str:
-            own = correction or suited(schedule.default_correction, sampling.sampler)
+            prediction = prediction_of(sampling.model)
+            own = correction or suited(schedule.default_correction, sampling.sampler, prediction)
             kept = granularity_of(granularity, own, needs_branches, sampling.sampler)
             hindrance = why_uncached(sampling, blocks, kept)
             if hindrance is not None:
@@ -132,7 +133,7 @@ class OmniCacheModelPatch(io.ComfyNode):
             if profile is not None and (misfit := check_fits(profile, sampling.model)) is not None:
                 tell(f"{misfit}; the result may be less exact")
             layout = tuple(place.blocks.branches for place in blocks.places) if blocks is not None else ()
-            plan = schedule.plan_for(np.array(sampling.sigmas), layout, prediction_of(sampling.model))
+            plan = schedule.plan_for(np.array(sampling.sigmas), layout, prediction)
             if not plan.selections and schedule.wants_reuse:
                 tell(f"budget: it leaves all {plan.steps} steps of this run to compute; nothing is reused")
             else:

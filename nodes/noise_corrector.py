@@ -17,7 +17,7 @@ class NoiseCorrector(io.ComfyNode):
             "this node what is reused is continued through the last three computed steps (mode forecast, "
             "order 2), and what it did wrong is put right at the next computed step (repay). "
             "Samplers that add "
-            "noise have order 1 and no repay.",
+            "noise have order 1, and repay with flow models only.",
             inputs=[
                 io.Combo.Input(
                     "mode",

@@ -35,11 +35,16 @@ def draws_noise(name: str) -> bool:
     return any(word in name for word in _DRAWING_NOISE)
 
 
-def suited(correction: Correction, name: str) -> Correction:
-    """A default correction, as this sampler has it best: new noise at each step bends no parabola, a line
-    magnifies it less, and repay would take it for an error (docs/samplers.md)."""
-    forecasts = correction.mode == "forecast" and (draws_noise(name) or name == "lcm")
-    return replace(correction, order=1, repay=0.0) if forecasts else correction
+def suited(correction: Correction, name: str, prediction: str) -> Correction:
+    """A default correction, as this sampler has it best: new noise at each step bends no parabola, and a
+    line magnifies it less. Models that predict the noise give it back, and repay would take it for an error
+    (docs/samplers.md).
+
+    prediction: what the model predicts, see noise_axis.
+    """
+    if correction.mode != "forecast" or not (draws_noise(name) or name == "lcm"):
+        return correction
+    return replace(correction, order=1, repay=correction.repay if prediction == "flow" else 0.0)
 
 
 def remark_on(name: str, calibrated_with: str | None) -> str | None:

@@ -317,8 +317,8 @@ class UnknownModel(ValueError):
 
 
 def family_of(diffusion_model: nn.Module) -> Family:
-    """The family of the host's diffusion model: the row that its class carries as `omnicache_family`, for
-    models of other packs, or the one of its name.
+    """The family of the host's diffusion model, by the name of its class; of a class that is not the
+    host's, the row that it carries as `omnicache_family` (bench/galaxy.py).
 
     Raises UnknownModel for a model that is not in the table, ValueError for one that is no transformer.
     """

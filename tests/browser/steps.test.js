@@ -76,7 +76,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
         runs[0].step_kinds,
       );
       assert.ok(
-        captions.some((text) => /^step \d+ of 20 · (full|corrected) · [\d.]+ ms$/.test(text)),
+        captions.some((text) => /^step \d+ of 20 · (full|corrected)( · repaid [\d.e-]+ %)? · [\d.]+ ms$/.test(text)),
         captions.join(),
       );
       assert.match(await caption(page), /^\d+ of 20 computed · predicted [\d.]+× · error [\d.]+ %$/);
@@ -87,7 +87,7 @@ for (const { renderer, vueNodes } of RENDERERS) {
       );
       assert.equal(
         await row.locator("circle.dot").count(),
-        kinds.filter((kind) => kind === "corrected").length,
+        kinds.filter((kind) => kind === "corrected").length + runs[0].repaid.filter(Boolean).length,
       );
       assert.match(await row.locator("rect title").first().textContent(), /^step 0: full, [\d.]+ ms$/);
     });

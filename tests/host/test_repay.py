@@ -111,10 +111,12 @@ def test_the_paper_and_the_other_modes_are_not_repaid(reports):
     assert [report.granularity for report in reports] == ["stack", "stack"]
 
 
-def test_samplers_that_add_noise_go_by_blocks_without_repay(reports):
-    model, schedule = build("sd3"), Schedule(Budget("reuse ratio", 0.5))
-    sample(OmniCacheModelPatch.execute(model, schedule).args[0], "sd3", steps=12, sampler="euler_ancestral")
-    assert reports[0].granularity == "stack" and reports[0].repaid == {}
+@pytest.mark.parametrize(("family", "repays"), [("sd3", True), ("pixart", False)])
+def test_samplers_that_add_noise_go_by_blocks_and_repay_flow_models_only(family, repays, reports):
+    model, schedule = build(family), Schedule(Budget("reuse ratio", 0.5))
+    patch = OmniCacheModelPatch.execute(model, schedule).args[0]
+    sample(patch, family, steps=12, sampler="euler_ancestral")
+    assert reports[0].granularity == "stack" and bool(reports[0].repaid) == repays
 
 
 def test_an_output_cannot_be_corrected_by_the_noise_of_blocks():
