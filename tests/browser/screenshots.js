@@ -54,7 +54,8 @@ for (const { renderer, vueNodes } of RENDERERS) {
     await page.evaluate(() => {
       const kinds = Array.from({ length: 14 }, (_, step) => ["full", "reused", "corrected"][step % 3]);
       const milliseconds = kinds.map((kind) => (kind === "full" ? 41.3 : 1.62));
-      const detail = { node: "3", steps: 20, kinds, milliseconds };
+      const repaid = kinds.map((kind, step) => (kind === "full" && step ? 0.004 : 0));
+      const detail = { node: "3", steps: 20, kinds, milliseconds, repaid };
       window.comfyAPI.api.api.dispatchEvent(new CustomEvent("omnicache.step", { detail }));
     });
     const picture = plots.nth(2).locator(".picture");
