@@ -179,7 +179,9 @@ def document(rows: Sequence[dict]) -> str:
         "- *easycache* and *lazycache* are the host's own nodes. They need bf16, and are compared with "
         "*uncached-bf16*; a threshold was sought that meets the budget. *(idle)*: reused nothing, and is "
         "left out of comparisons.",
-        "- *samples*: 66 of three seeds; 22 or 44 where a method has not been measured with all of them.",
+        "- *samples*: 66 of three seeds; fewer where a method has not been measured with all of them. The "
+        "pack's own rows are measured with today's default, the others' are kept from 0.1.0: same prompts, "
+        "same noise. Settings that have no row of the pack wait to be measured.",
         "",
     ]
     models = [model for model in MODELS if any(row["model"] == model for row in rows)]
