@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
 import torch
@@ -280,7 +281,13 @@ class _Follower:
         change = run.due(step, state)
         if change is not None:
             # Outside of an inpainting mask the host puts the original back at each evaluation.
-            state.add_(change if mask is None else change * mask)
+            try:
+                state.add_(change if mask is None else change * mask)
+            except comfy.model_management.OOM_EXCEPTION:
+                raise
+            except RuntimeError as error:  # a tensor that torch lets nobody write into
+                messages.log.debug("OmniCache: repay", exc_info=error)
+                run.stop_repaying("the sampler's state could not be written into, so nothing was repaid")
         run.state_reported(step, reported)
 
     def _finish(self, step: int) -> None:

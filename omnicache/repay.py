@@ -50,6 +50,8 @@ class Repay:
         """What to add to the held state of a step that the sampler reports, shaped as the latent; None
         where nothing is due. The trail's outputs of this step are read again at the new state, and what is
         paid is forgotten."""
+        if not 0 <= step < len(self._sigmas) - 1:  # some samplers report once more at the end
+            return None
         payable = [each for each in trail.reused if self._is_payable(trail, each, step)]
         is_known = self.notice is None or self.notice.is_euler
         if not payable or not is_known or not self.response.has_state(step):

@@ -77,6 +77,11 @@ class SamplingRun(ABC):
             self._shares.append((step, Reading.of(sizes)))
         return change
 
+    def stop_repaying(self, why: str) -> None:
+        """The state could not be changed; the run goes on without."""
+        self._repay = None
+        self._report.note(why)
+
     def state_reported(self, step: int, state: Tensor) -> None:
         """The state that the sampler has reported with step number `step`, with what was due."""
         if self._repay is not None and self._repay.notice is not None:

@@ -183,6 +183,39 @@ def test_a_strangers_euler_is_noticed_and_repaid_as_the_hosts_is(reports):
     assert reports[0].repaid.keys() == reports[1].repaid.keys() and reports[0].repaid
 
 
+def test_a_state_that_nobody_may_write_into_stops_repay_and_not_the_run(reports):
+    """As torch guards what was made in inference mode."""
+
+    def guarded(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i] * x.new_ones(x.shape[0]), **extra_args)
+            output = (x - denoised) / sigmas[i]
+            with torch.inference_mode(False), torch.no_grad():
+                callback({"x": x, "i": i, "denoised": denoised})
+            x = x + output * (sigmas[i + 1] - sigmas[i])
+        return x
+
+    assert torch.isfinite(custom(patched(build("sd3")), guarded)).all()
+    assert reports[0].evaluations_reused and "could not be written into" in next(iter(reports[0].notes))
+
+
+@pytest.mark.parametrize("last", [12, 13, 1000, -1])
+def test_a_sampler_that_reports_once_more_at_the_end_is_no_fault(last, reports):
+    def once_more(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i] * x.new_ones(x.shape[0]), **extra_args)
+            output = (x - denoised) / sigmas[i]
+            callback({"x": x, "i": i, "denoised": denoised})
+            x = x + output * (sigmas[i + 1] - sigmas[i])
+        for _ in range(2):
+            model(x, sigmas[-2] * x.new_ones(x.shape[0]), **extra_args)
+            callback({"x": x, "i": last, "denoised": denoised})
+        return x
+
+    assert torch.isfinite(custom(patched(build("sd3"), 0.6), once_more)).all()
+    assert reports[0].repaid and reports[0].finished
+
+
 def test_a_stranger_that_goes_on_otherwise_is_left_alone(reports):
     def two_steps(x, output, old, length):
         return x + (output if old is None else 1.5 * output - 0.5 * old) * length
