@@ -1,5 +1,6 @@
 """What the host calls the model with: what each call means to the engine, in the wrappers around it."""
 
+import logging
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +13,8 @@ from ..omnicache.response import Held
 from ..omnicache.run import Call
 from ..omnicache.sampling_run import Asked
 from ..omnicache.tap import BlockTap
+
+log = logging.getLogger("omnicache")
 
 # In the transformer options of a sampling run: by conditioning, the ControlNets that add something now.
 ACTIVE_CONTROLS = "omnicache_active_controls"
@@ -61,7 +64,7 @@ def predict_noise(
             forward=lambda: executor(x, timestep, model_options, seed),
             x=x,
             sigma=timestep,
-            beside=_acting_at(guider, sigma),
+            beside=_comparable(guider, sigma),
             reads_parts=own > others,
         )
     )
@@ -74,6 +77,16 @@ def count_rows(
     """APPLY_MODEL wrapper: how many rows the model is called with."""
     run.rows_computed(len((transformer_options or {}).get("uuids") or ()) or 1)
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def _comparable(guider, sigma: float) -> Hashable:
+    """What acts beside the model at this noise level; something that nothing equals where another pack's
+    guider keeps it in a way that is not the host's, so that each step is computed."""
+    try:
+        return _acting_at(guider, sigma)
+    except (AttributeError, KeyError, TypeError) as error:
+        log.debug("OmniCache: conditionings of %s", type(guider).__name__, exc_info=error)
+        return object()
 
 
 def _acting_at(guider, sigma: float) -> Hashable:

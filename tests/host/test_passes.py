@@ -514,6 +514,28 @@ def test_above_context_windows_that_move_are_forecast_as_a_whole(schedule, repor
     assert list(reports[0].step_kinds.values()).count("reuse") == STEPS // 2
 
 
+def test_above_a_guider_whose_conditionings_nobody_knows_is_computed(reports):
+    def strange(model):
+        guider = BasicGuider.execute(model, conditioning("sd3", 1)).args[0]
+        outer = guider.outer_predict_noise
+
+        def outer_predict_noise(x, timestep, *args, **kwargs):
+            known, guider.conds = guider.conds, {"positive": [1, 2]}
+            inner = guider.predict_noise
+            guider.predict_noise = lambda *a, **k: (setattr(guider, "conds", known), inner(*a, **k))[1]
+            try:
+                return outer(x, timestep, *args, **kwargs)
+            finally:
+                guider.conds, guider.predict_noise = known, inner
+
+        guider.outer_predict_noise = outer_predict_noise
+        return guider
+
+    model = build("sd3")
+    assert torch.equal(guided(strange, above(model)), guided(strange, model))
+    assert "too few computed steps could be continued" in reports[0].notes
+
+
 def test_above_an_interrupt_leaves_nothing_behind():
     model = build("sd3")
     patch, plain = above(model), run(model, "sd3")
