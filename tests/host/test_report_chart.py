@@ -17,6 +17,7 @@ def run(milliseconds: list[float], kinds: str, **changes) -> dict:
         "step_kinds": ["full" if kind == "F" else "reuse" for kind in kinds],
         "step_milliseconds": milliseconds, "steps_seconds": sum(milliseconds) / 1000, "seconds": 1.0,
         "estimated_uncached_seconds": 2.0, "equal_time_steps": 3, "this_prompt": True, "finished": True,
+        "repaid": [0.0] * len(kinds),
         "notes": {}, "why_full": None, "drifted_steps": 0, "drift": None, "profile": None,
         "family": "sd3", "sampler": "euler", "ended": "2026-01-01T00:00:00+00:00", **changes,
     }  # fmt: skip
@@ -56,6 +57,19 @@ def test_a_first_step_that_warms_up_does_not_flatten_the_others():
     slow, plain = (bar_heights(draw(facts(run([first, 50, 50], "FFF")), None), FULL) for first in (5000, 50))
     assert slow[1:] == plain[1:]
     assert slow[1] > PANEL / 2
+
+
+def test_a_step_that_put_something_right_has_a_dot_in_its_bar():
+    times, white = [100, 100, 100, 100], ImageColor.getrgb("#ffffff")
+
+    def whites_in_bars(repaid: list[float]) -> int:
+        chart = draw(facts(run(times, "FFrF", repaid=repaid)), None)
+        bars = pixels_of(chart, FULL)[BELOW_LEGEND]
+        inside = np.maximum.accumulate(bars, 0) & np.maximum.accumulate(bars[::-1], 0)[::-1]
+        return int((inside & pixels_of(chart, white)[BELOW_LEGEND]).sum())
+
+    assert whites_in_bars([0, 0, 0, 0]) == 0
+    assert whites_in_bars([0, 0, 0, 0.01]) == pytest.approx(np.pi * 3.5**2, rel=0.4)
 
 
 def test_what_went_otherwise_is_written_in_another_colour():
