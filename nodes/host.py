@@ -264,7 +264,7 @@ class _Follower:
             self._run.state_seen(x)
             return executor(x, *args, **kwargs)
         self._evaluated = x
-        sigma = self._sigmas[min(self._step, len(self._sigmas) - 1)]
+        sigma = self._sigmas[max(0, min(self._step, len(self._sigmas) - 1))]
         return predict_noise(self._run, sigma, executor, x, *args, **kwargs)
 
     def _repay(self, step: int, reported: torch.Tensor, mask: torch.Tensor | None) -> None:

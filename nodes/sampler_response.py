@@ -4,7 +4,7 @@ numbers.
 The host's samplers are linear in the state and in the outputs of the model. So instead of a formula for
 each of them, the sampler itself is run once, on as many numbers as there are questions: the model that it
 is given answers a unit for one evaluation and zero for all others. It takes a few milliseconds before
-sampling starts, and needs no model.
+sampling starts (a second with a thousand steps), and no evaluation of the model.
 """
 
 import inspect
@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
+import comfy.samplers
 import numpy as np
 import torch
 
@@ -27,8 +28,11 @@ _OF_THE_HOST = ("comfy.", "comfy_extras.")
 
 
 def is_of_the_host(sampler) -> bool:
+    """Whether it is the host's in full. A class of another pack may do more around a function of the
+    host."""
     function = getattr(sampler, "sampler_function", None)
-    return callable(function) and str(getattr(function, "__module__", "")).startswith(_OF_THE_HOST)
+    is_plain = type(sampler) is comfy.samplers.KSAMPLER and callable(function)
+    return is_plain and str(getattr(function, "__module__", "")).startswith(_OF_THE_HOST)
 
 
 def response_of(sampler, sigmas: list[float], model) -> Response | None:

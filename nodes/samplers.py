@@ -19,14 +19,13 @@ def name_of(sampler) -> str:
 
 def amplifies(name: str) -> bool:
     """Whether it makes any small difference large, so that nothing sure can be said of the picture."""
-    return name == "lcm" or "cfg_pp" in name
+    return name.startswith("lcm") or reads_guidance(name)
 
 
 def reads_guidance(name: str) -> bool:
     """True if the sampler itself reads the parts that guidance is made of, which are there only where the
-    model is
-    computed: CFG++."""
-    return "cfg_pp" in name
+    model is computed: CFG++, also as the host's node SamplerEulerCFGpp names it."""
+    return "cfg_pp" in name or name == "euler_pp"
 
 
 def draws_noise(name: str) -> bool:
@@ -42,7 +41,7 @@ def suited(correction: Correction, name: str, prediction: str) -> Correction:
 
     prediction: what the model predicts, see noise_axis.
     """
-    if correction.mode != "forecast" or not (draws_noise(name) or name == "lcm"):
+    if correction.mode != "forecast" or not (draws_noise(name) or name.startswith("lcm")):
         return correction
     return replace(correction, order=1, repay=correction.repay if prediction == "flow" else 0.0)
 

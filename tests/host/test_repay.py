@@ -173,6 +173,14 @@ def custom(model, function):
         )  # fmt: skip
 
 
+def test_a_strangers_class_around_a_function_of_the_host_is_not_the_hosts():
+    class More(comfy.samplers.KSAMPLER):
+        pass
+
+    euler = comfy.k_diffusion.sampling.sample_euler
+    assert is_of_the_host(comfy.samplers.KSAMPLER(euler)) and not is_of_the_host(More(euler))
+
+
 def test_a_strangers_euler_is_noticed_and_repaid_as_the_hosts_is(reports):
     model = patched(build("sd3"))
     own = Stranger(lambda x, output, old, length: x + output * length)

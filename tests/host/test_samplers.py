@@ -4,10 +4,17 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+from comfy_extras import nodes_advanced_samplers
 
 from cached_runs import reusing
 from comfyui_omnicache.nodes.model_patch import OmniCacheModelPatch
-from comfyui_omnicache.nodes.samplers import FREE_RUNNING_SAMPLERS, amplifies, draws_noise
+from comfyui_omnicache.nodes.samplers import (
+    FREE_RUNNING_SAMPLERS,
+    amplifies,
+    draws_noise,
+    name_of,
+    reads_guidance,
+)
 from comfyui_omnicache.omnicache.plan import Budget
 from comfyui_omnicache.omnicache.schedule import Schedule
 from in_process import ROOT
@@ -18,6 +25,18 @@ from tiny_models import build, conditioning
 def test_the_document_tells_of_each_sampler():
     text = (ROOT / "docs" / "samplers.md").read_text()
     assert [name for name in sampler_names() if f"| {name} |" not in text] == []
+
+
+LCM_UPSCALE = {"scale_ratio": 1.0, "scale_steps": -1, "upscale_method": "bislerp"}
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "needs_parts"),
+    [("SamplerEulerCFGpp", {"version": "alternative"}, True), ("SamplerLCMUpscale", LCM_UPSCALE, False)],
+)
+def test_samplers_outside_the_menu_are_told_too(node, inputs, needs_parts):
+    name = name_of(getattr(nodes_advanced_samplers, node).execute(**inputs).args[0])
+    assert amplifies(name) and reads_guidance(name) == needs_parts
 
 
 @pytest.mark.parametrize("sampler", sampler_names())
