@@ -3,26 +3,15 @@ size, with prompts of another kind."""
 
 import math
 import statistics
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .outlook import Outlook
-from .reading import Reading
+from .reading import Readings, energies
 
 # Full steps whose median counts: a single sample takes its turns a step earlier or later than the calibrated
 # ones did, which for one step looks like several times the noise.
 STEPS = 3
-
-
-@dataclass(frozen=True)
-class _Energies:
-    """energies: (2,) of the noise and of the output of one full step."""
-
-    step: int
-    cached_step: int
-    energies: Reading
 
 
 class DriftGuard:
@@ -35,7 +24,7 @@ class DriftGuard:
         """limit: how many times the expected noise is still no drift."""
         self._outlook = outlook
         self._limit = limit
-        self._readings: list[_Energies] = []
+        self._readings = Readings()
         self._step = -1  # the last full step that is known
         self._sums = (0.0, 0.0)  # of its calls: energy of the noise, of the output
         self._ratios: list[float] = []  # measured over expected, of the last full steps
@@ -44,23 +33,21 @@ class DriftGuard:
     def measure(self, step: int, cached_step: int, noise: Tensor, output: Tensor) -> None:
         """noise: (rows, ...) q of a full step when the cache of an earlier one stands for its blocks (Eq. 6).
         output: the same shape, the full raw output."""
-        energies = torch.stack([noise.float().square().sum(), output.float().square().sum()])
-        self._readings.append(_Energies(step, cached_step, Reading.of(energies)))
+        self._readings.send(energies(noise, output), about=(step, cached_step))
 
     def has_drifted(self) -> bool:
         """Whether the last full steps that are known measured more than the limit."""
-        while self._readings and self._readings[0].energies.has_arrived:
-            self._take(self._readings.pop(0))
+        for (step, cached_step), (noise, output) in self._readings.arrived():
+            self._take(step, cached_step, noise, output)
         return len(self._ratios) == STEPS and statistics.median(self._ratios) > self._limit
 
-    def _take(self, reading: _Energies) -> None:
-        energies = tuple(reading.energies.numbers())
-        is_further_call = reading.step == self._step
+    def _take(self, step: int, cached_step: int, noise: float, output: float) -> None:
+        """noise, output: the energies of one call of a full step."""
+        is_further_call = step == self._step
         if is_further_call:
-            energies = (self._sums[0] + energies[0], self._sums[1] + energies[1])
-        self._step, self._sums = reading.step, energies
-        noise, output = energies
-        expected = self._outlook.noise(reading.step, reading.cached_step)
+            noise, output = self._sums[0] + noise, self._sums[1] + output
+        self._step, self._sums = step, (noise, output)
+        expected = self._outlook.noise(step, cached_step)
         if output > 0 and math.isfinite(noise) and math.isfinite(expected) and expected > 0:
             past = self._ratios[:-1] if is_further_call else self._ratios
             self._ratios = [*past, math.sqrt(noise / output) / expected][-STEPS:]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .reading import Reading
+from .reading import Readings
 
 STEPS = 2  # that must have been Euler's before anything is written into the state
 TOLERANCE = 1e-6  # of the squared distance to Euler's next state, over that of the step
@@ -19,18 +19,16 @@ class EulerNotice:
         """sigmas: one more than there are steps."""
         self._sigmas = sigmas
         self._output: Tensor | None = None
-        self._expected: tuple[Tensor, Tensor] | None = (
-            None  # the next state, and the squared length of the step
-        )
-        self._readings: list[Reading] = []
+        # The next state, and the squared length of the step.
+        self._expected: tuple[Tensor, Tensor] | None = None
+        self._readings = Readings()
         self._passed = 0
         self._has_failed = False
 
     @property
     def is_euler(self) -> bool:
         """True if every step that is known was Euler's, and enough are."""
-        while self._readings and self._readings[0].has_arrived:
-            (distance,) = self._readings.pop(0).numbers()
+        for _, (distance,) in self._readings.arrived():
             self._passed += distance < TOLERANCE
             self._has_failed |= not distance < TOLERANCE
         return self._passed >= STEPS and not self._has_failed
@@ -42,7 +40,7 @@ class EulerNotice:
             if state.shape != x.shape or state.device != x.device:
                 self._has_failed = True
                 return
-            self._readings.append(Reading.of(((x - state).square().sum() / length).reshape(1)))
+            self._readings.send(((x - state).square().sum() / length).reshape(1))
         self._output, self._expected = output, None
 
     def reported(self, step: int, state: Tensor) -> None:

@@ -1,36 +1,49 @@
-"""A few numbers on their way from the device."""
+"""Numbers on their way from the device."""
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Never makes the host wait for a GPU: has_arrived says when the numbers are there."""
+class Readings:
+    """A few numbers at a time, read in the order in which they were sent. Only `wait` makes the host wait
+    for a GPU."""
 
-    values: Tensor
-    arrival: "torch.cuda.Event | None" = None
+    def __init__(self) -> None:
+        self._on_their_way: deque[tuple[Any, Tensor, torch.cuda.Event | None]] = deque()
 
-    @classmethod
-    def of(cls, values: Tensor) -> "Reading":
-        if not values.is_cuda:
-            return cls(values)
-        here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        here.copy_(values, non_blocking=True)
-        arrival = torch.cuda.Event()
-        arrival.record()
-        return cls(here, arrival)
+    def send(self, values: Tensor, about: Any = None) -> None:
+        """about: handed on with the numbers."""
+        arrival = None
+        if values.is_cuda:
+            here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = here.copy_(values, non_blocking=True)
+            arrival = torch.cuda.Event()
+            arrival.record()
+        self._on_their_way.append((about, values, arrival))
 
-    @property
-    def has_arrived(self) -> bool:
-        return self.arrival is None or self.arrival.query()
+    def arrived(self) -> Iterator[tuple[Any, list[float]]]:
+        """What the numbers that are there are about, and the numbers; each is given once."""
+        while self._on_their_way:
+            about, values, arrival = self._on_their_way[0]
+            if arrival is not None and not arrival.query():
+                return
+            self._on_their_way.popleft()
+            yield about, values.tolist()
 
     def wait(self) -> None:
-        if self.arrival is not None:
-            self.arrival.synchronize()
+        """Until all are there."""
+        for _, _, arrival in self._on_their_way:
+            if arrival is not None:
+                arrival.synchronize()
 
-    def numbers(self) -> list[float]:
-        """To be called when they have arrived."""
-        return self.values.tolist()
+    def clear(self) -> None:
+        self._on_their_way.clear()
+
+
+def energies(*tensors: Tensor) -> Tensor:
+    """(tensors,) the sum of the squares of each, in float32."""
+    return torch.stack([tensor.float().square().sum() for tensor in tensors])

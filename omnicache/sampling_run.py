@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .pilots import Pilot
 from .plan import Plan
-from .reading import Reading
+from .reading import Readings, energies
 from .repay import Repay
 from .report import RunReport, StepKind
 from .response import Held
@@ -55,7 +54,7 @@ class SamplingRun(ABC):
         self._step = 0
         self._step_kind: StepKind = "full"
         self._watch = Stopwatch()
-        self._shares: list[tuple[int, Reading]] = []
+        self._shares = Readings()  # of the state, that were put right
 
     @property
     def held(self) -> Held | None:
@@ -73,8 +72,7 @@ class SamplingRun(ABC):
         if change is not None and change.shape != state.shape:
             return None
         if change is not None:
-            sizes = torch.stack([change.float().square().sum(), state.float().square().sum()])
-            self._shares.append((step, Reading.of(sizes)))
+            self._shares.send(energies(change, state), about=step)
         return change
 
     def stop_repaying(self, why: str) -> None:
@@ -103,8 +101,7 @@ class SamplingRun(ABC):
         """Frees every tensor and returns the report of the run."""
         if self._report.finished:
             self._report.step_seconds = self._watch.seconds()
-            for _, reading in self._shares:
-                reading.wait()
+            self._shares.wait()
             self._take_shares()
         self._shares.clear()
         self._trail.start_anew()
@@ -127,7 +124,5 @@ class SamplingRun(ABC):
         self._beside = asked.beside
 
     def _take_shares(self) -> None:
-        while self._shares and self._shares[0][1].has_arrived:
-            step, reading = self._shares.pop(0)
-            change, state = reading.numbers()
+        for step, (change, state) in self._shares.arrived():
             self._report.repaid[step] = (change / state) ** 0.5 if state > 0 else 0.0
