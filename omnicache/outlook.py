@@ -34,18 +34,6 @@ class Outlook:
     def steps(self) -> int:
         return len(self._sigmas) - 1
 
-    def covers(self) -> float:
-        """Share of this run's steps that lie within the calibrated sigmas, 0..1."""
-        own = self.profile.schedule
-        inside = (self._sigmas[:-1] <= own[0] * 1.001) & (self._sigmas[:-1] >= own[-2] * 0.999)
-        return float(inside.mean())
-
-    def fineness(self) -> float:
-        """Steps of this run for each step of the calibration between the same noise levels; infinite where
-        the two have none in common."""
-        span = float(self._position[-1] - self._position[0])
-        return self.steps / span if span > 0 else math.inf
-
     def turning(self) -> Floats:
         """(steps,) expected turning angle at the state each step leaves, radians."""
         return self._per_step(self.profile.turning_mean())
