@@ -20,6 +20,7 @@ from .report import RunReport, StepKind
 from .sampling_run import Asked, SamplingRun
 from .storage import Kept, Storage
 from .tap import BlockTap, Captured, Forward
+from .trail import MOST_STAGES, as_column
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,13 @@ class Call:
 
     def sigma_column(self) -> Tensor:
         """sigma shaped (rows, 1, ...) to multiply x."""
-        return self.sigma.view(-1, *(1,) * (self.x.ndim - 1))
+        return as_column(self.sigma, self.x)
 
 
 class StageCounter:
     """Names each evaluation's lane: the n-th evaluation of one row within a step is stage n. A sampler that
     does not say where its steps end would go on counting; such evaluations have no lane to keep anything
     in."""
-
-    MOST = 8  # samplers of three evaluations a step are common, of more than eight unknown
 
     def __init__(self) -> None:
         self._seen: Counter[Hashable] = Counter()
@@ -80,7 +79,7 @@ class StageCounter:
         for row in rows:
             keys.append(self.next_key(row))
             self._seen[row] += 1
-        return keys if all(key.stage < self.MOST for key in keys) else None
+        return keys if all(key.stage < MOST_STAGES for key in keys) else None
 
 
 class CacheRun(SamplingRun):

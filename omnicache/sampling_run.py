@@ -16,7 +16,7 @@ from .repay import Repay
 from .report import RunReport, StepKind
 from .response import Held
 from .stopwatch import Stopwatch
-from .trail import Trail, output_of
+from .trail import Trail, as_column, output_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Asked:
 
     def sigma_column(self) -> Tensor:
         """sigma shaped (batch, 1, ...) to multiply x."""
-        return self.sigma.view(-1, *(1,) * (self.x.ndim - 1))
+        return as_column(self.sigma, self.x)
 
 
 class SamplingRun(ABC):

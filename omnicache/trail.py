@@ -9,7 +9,8 @@ from torch import Tensor
 from .forecast import Weights
 
 KEPT = 3  # computed outputs of each stage; a parabola goes through so many
-# A sampler that never reports a step would fill the memory.
+# A sampler that never reports a step would fill the memory. Those of three evaluations a step are common, of
+# more than eight unknown.
 MOST_STAGES = 8
 MOST_REUSED = 32
 
@@ -54,7 +55,7 @@ class Trail:
         return tuple(known.step for known in self._known.get(stage, ()))
 
     def fits(self, x: Tensor) -> bool:
-        """True if what is known is of this shape, type and device."""
+        """True if what is known is of this shape and on this device."""
         outputs = [known.output for of_stage in self._known.values() for known in of_stage[:1]]
         return all(each.shape == x.shape and each.device == x.device for each in outputs)
 
@@ -98,6 +99,11 @@ class Trail:
         outputs = [known.output for of_stage in self._known.values() for known in of_stage]
         outputs += [each.output for each in self.reused]
         return sum(each.nbytes for each in outputs)
+
+
+def as_column(sigma: Tensor, x: Tensor) -> Tensor:
+    """sigma, (rows,), shaped (rows, 1, ...) to multiply x, (rows, ...)."""
+    return sigma.view(-1, *(1,) * (x.ndim - 1))
 
 
 def output_of(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:

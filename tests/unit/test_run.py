@@ -15,9 +15,10 @@ from comfyui_omnicache.omnicache.forecast import REUSE, STEADY, lagrange
 from comfyui_omnicache.omnicache.lane import JoinedCaches, Rows
 from comfyui_omnicache.omnicache.noise_axis import forecast_axis
 from comfyui_omnicache.omnicache.plan import EVERYTHING, NOTHING, Plan
-from comfyui_omnicache.omnicache.run import CacheRun, Call, StageCounter
+from comfyui_omnicache.omnicache.run import CacheRun, Call
 from comfyui_omnicache.omnicache.storage import Kept, Storage
 from comfyui_omnicache.omnicache.tap import Blocks, StackTap
+from comfyui_omnicache.omnicache.trail import MOST_STAGES
 
 FAMILY = Family("plain", "Plain", (BlockList("blocks"),))
 PLACES = places_of(
@@ -264,8 +265,8 @@ def test_a_sampler_that_never_says_where_its_steps_end_is_computed_and_fills_no_
     run, model = run_of("Frrrr", mode="off")
     for _ in range(40):
         evaluate(run, model, 0)
-    assert model.blocks_run == 80 and len(run._lanes) == StageCounter.MOST
-    assert run.close().notes == {"the sampler does not say where its steps end": 40 - StageCounter.MOST}
+    assert model.blocks_run == 80 and len(run._lanes) == MOST_STAGES
+    assert run.close().notes == {"the sampler does not say where its steps end": 40 - MOST_STAGES}
 
 
 def test_a_forecast_does_not_go_on_over_a_change_of_what_acts_beside_the_conditioning():
