@@ -9,9 +9,8 @@ import torch
 
 from ..omnicache.output_run import OutputRun
 from ..omnicache.report import RunReport
-from ..omnicache.response import Held
 from ..omnicache.run import Call
-from ..omnicache.sampling_run import Asked
+from ..omnicache.sampling_run import Asked, SamplingRun
 from ..omnicache.tap import BlockTap
 
 log = logging.getLogger("omnicache")
@@ -38,20 +37,8 @@ class BlockRun(Run, Protocol):
     def spares_control(self, rows: tuple[Hashable, ...], x: torch.Tensor) -> bool: ...
 
 
-@runtime_checkable
-class Predicts(Protocol):
-    """A run that answers what the sampler asks for, or follows it."""
-
-    @property
-    def held(self) -> Held | None: ...
-    def predict(self, asked: Asked) -> torch.Tensor: ...
-    def due(self, step: int, state: torch.Tensor) -> torch.Tensor | None: ...
-    def stop_repaying(self, why: str) -> None: ...
-    def state_reported(self, step: int, state: torch.Tensor) -> None: ...
-
-
 def predict_noise(
-    run: Predicts, sigma: float, executor, x, timestep, model_options=None, seed=None
+    run: SamplingRun, sigma: float, executor, x, timestep, model_options=None, seed=None
 ) -> torch.Tensor:
     """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before the host takes it apart into
     calls of the model. sigma: the noise level of the step, a number that the host knows already."""

@@ -24,10 +24,11 @@ from ..omnicache.families import family_of, known_family_of, modules_of, places_
 from ..omnicache.output_run import OutputRun
 from ..omnicache.report import RunReport
 from ..omnicache.run_log import LoggedRun, RunLog
+from ..omnicache.sampling_run import SamplingRun
 from ..omnicache.tap import Blocks
 from . import messages
 from .bridge import bridge, skip_unneeded_attention
-from .calls import BlockRun, Predicts, Run, apply_model, calc_cond_batch, count_rows, predict_noise
+from .calls import BlockRun, Run, apply_model, calc_cond_batch, count_rows, predict_noise
 from .samplers import name_of
 
 KEY = "omnicache"
@@ -210,8 +211,10 @@ def _attach(
         add(WrappersMP.APPLY_MODEL, KEY, partial(count_rows, run))
     follower = _Follower(run, sampling.sigmas, shown_on)
     add(WrappersMP.SAMPLER_SAMPLE, KEY, follower.sample)
-    if isinstance(run, Predicts | FollowsStates):
+    if isinstance(run, SamplingRun):
         add(WrappersMP.PREDICT_NOISE, KEY, follower.predict_noise)
+    if isinstance(run, FollowsStates):
+        add(WrappersMP.PREDICT_NOISE, KEY, partial(_show_state, run))
     return run
 
 
@@ -227,6 +230,12 @@ def _blocks_of(diffusion_model: torch.nn.Module, replacements: dict) -> Blocks |
         chained=dict(replacements),
         on_size=messages.tell_size,
     )
+
+
+def _show_state(run: FollowsStates, executor, x, *args, **kwargs) -> torch.Tensor:
+    """PREDICT_NOISE wrapper of a run that only looks on."""
+    run.state_seen(x)
+    return executor(x, *args, **kwargs)
 
 
 class _Follower:
@@ -246,7 +255,8 @@ class _Follower:
         """SAMPLER_SAMPLE wrapper: tells the run where the sampler is."""
 
         def on_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
-            self._repay(step, x, denoise_mask)
+            if isinstance(self._run, SamplingRun):
+                self._repay(self._run, step, x, denoise_mask)
             self._finish(step)
             if callback is not None:
                 callback(step, denoised, x, total_steps)
@@ -260,21 +270,16 @@ class _Follower:
     def predict_noise(self, executor, x, *args, **kwargs) -> torch.Tensor:
         """PREDICT_NOISE wrapper: one evaluation that the sampler asks for, before it is taken apart into
         calls of the model."""
-        if isinstance(self._run, FollowsStates):
-            self._run.state_seen(x)
-            return executor(x, *args, **kwargs)
         self._evaluated = x
         sigma = self._sigmas[max(0, min(self._step, len(self._sigmas) - 1))]
         return predict_noise(self._run, sigma, executor, x, *args, **kwargs)
 
-    def _repay(self, step: int, reported: torch.Tensor, mask: torch.Tensor | None) -> None:
+    def _repay(self, run: SamplingRun, step: int, reported: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Takes out of the sampler's state what reused steps did wrong. The one place where the pack writes
         into a tensor of the host: the state is the sampler's own, no other hook reaches it, and the host's
-        samplers go on from it (Response says which of the two it is; where it is neither, nothing is
-        repaid)."""
-        run = self._run
-        held = run.held if isinstance(run, Predicts) else None
-        state = {"reported": reported, "evaluated": self._evaluated}.get(held)
+        samplers go on from it (Response says which of the two it is; one that goes on from neither has
+        none, and another pack's is left alone until it was noticed)."""
+        state = {"reported": reported, "evaluated": self._evaluated}.get(run.held)
         self._evaluated = None
         if state is None:
             return

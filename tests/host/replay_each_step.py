@@ -3,11 +3,10 @@
 from comfyui_omnicache.nodes.host import patched
 from comfyui_omnicache.omnicache.branch_tap import BranchTap
 from comfyui_omnicache.omnicache.lane import JoinedCaches, split_captured
-from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.storage import Kept
 
 
-class ReplayEachStep(CacheRun):
+class ReplayEachStep:
     """Answers each evaluation in full, and replays what it has just captured at the same x and sigma."""
 
     def __init__(self, tap, errors: list[float]) -> None:
