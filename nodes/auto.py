@@ -41,11 +41,9 @@ class OmniCacheAuto(io.ComfyNode):
             node_id="OmniCacheAuto",
             display_name="OmniCache Auto",
             category=CATEGORY,
-            description="Makes sampling faster, with nothing to set up: put it between the model "
-            "(after LoRAs and "
-            "model sampling nodes) and any sampler. Some steps are not computed but forecast from "
-            "those before, and "
-            "what a forecast did wrong is put right at the next computed step.",
+            description="Makes sampling faster, with nothing to set up: put it between the model (after "
+            "LoRAs and model sampling nodes) and any sampler. Some steps are not computed but forecast "
+            "from those before, and what a forecast did wrong is put right at the next computed step.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to speed up: any that ComfyUI samples with."),
                 io.Combo.Input(
@@ -83,12 +81,11 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
         tell(text, logging.INFO, node_id)
 
     def make_run(sampling: Sampling, blocks: Blocks | None) -> CacheRun | OutputRun | str:
-        hindrance = _hindrance(sampling)
         try:
             prediction = prediction_of(sampling.model)
             correction = suited(Correction(), sampling.sampler, prediction)
             granularity = granularity_of("auto", correction, needs_branches=False, sampler=sampling.sampler)
-            hindrance = hindrance or why_uncached(sampling, blocks, granularity)
+            hindrance = _too_short(sampling) or why_uncached(sampling, blocks, granularity)
             if hindrance is not None:
                 say(hindrance)
                 return hindrance
@@ -108,8 +105,8 @@ def _run_maker(ratio: float, node_id: str | None) -> MakeRun:
     return make_run
 
 
-def _hindrance(sampling: Sampling) -> str | None:
-    """Why nothing can be reused in such a run; or None."""
+def _too_short(sampling: Sampling) -> str | None:
+    """Why nothing can be reused in a run of so few steps, or None."""
     if sampling.steps < MIN_STEPS:
         return (
             f"steps: {sampling.steps} are too few to reuse any; at least {MIN_STEPS} are needed, so this "

@@ -49,9 +49,9 @@ def granularity_of(
     is_above = correction.mode in FORECASTS
     if asked == "output" and not is_above:
         raise ValueError(
-            f"granularity: 'output' knows the model's outputs only, and the correction's mode "
-            f"{correction.mode!r} "
-            "needs its blocks. Set granularity to 'auto' or 'stack', or mode to 'forecast'."
+            "granularity: 'output' knows the model's outputs only, and the correction's mode "
+            f"{correction.mode!r} needs its blocks. Set granularity to 'auto' or 'stack', or mode to "
+            "'forecast'."
         )
     if asked != "auto":
         return asked

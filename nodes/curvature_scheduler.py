@@ -50,10 +50,9 @@ class CurvatureScheduler(io.ComfyNode):
                     options=list(COSTS),
                     default="reach",
                     tooltip="By what the reused steps are chosen. Reach: how far they lie from the "
-                    "computed steps "
-                    "around them in noise level; needs no profile. Curvature: turning angle of the "
-                    "trajectory, as "
-                    "in the paper; needs a profile. Even: spread evenly; needs none, and is worse.",
+                    "computed steps around them in noise level; needs no profile. Curvature: turning "
+                    "angle of the trajectory, as in the paper; needs a profile. Even: spread evenly; "
+                    "needs none, and is worse.",
                 ),
                 io.Int.Input(
                     "max_consecutive",
@@ -140,8 +139,8 @@ class CurvatureScheduler(io.ComfyNode):
     ) -> io.NodeOutput:
         if cost in RETIRED_COSTS:
             tell(
-                f"cost: {cost!r} of version 0.1.0 is now 'reach', which chooses better steps without "
-                "a profile"
+                f"cost: {cost!r} of version 0.1.0 is now 'reach', which chooses better steps without a "
+                "profile"
             )
             cost = "reach"
         profile = chosen_profile(profile, saved_profile)

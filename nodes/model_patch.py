@@ -49,13 +49,11 @@ class OmniCacheModelPatch(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="What is kept of computed steps. Auto: output, or what schedule and "
-                    "correction need. "
-                    "Output: what the sampler gets, a few latents; the model is not called at reused steps. "
-                    "Stack: one tensor for all transformer blocks together. Branch: attention, "
-                    "cross-attention "
-                    "and MLP of each block apart, as in the paper, which takes tens of times the "
-                    "memory. Most "
-                    "rivals' schedules need branch, and so do Curvature Scheduler's parts.",
+                    "correction need. Output: what the sampler gets, a few latents; the model is not "
+                    "called at reused steps. Stack: one tensor for all transformer blocks together. "
+                    "Branch: attention, cross-attention and MLP of each block apart, as in the paper, "
+                    "which takes tens of times the memory. Most rivals' schedules need branch, and so do "
+                    "Curvature Scheduler's parts.",
                 ),
                 io.Combo.Input(
                     "cache_dtype",

@@ -13,11 +13,10 @@ class NoiseCorrector(io.ComfyNode):
             node_id="NoiseCorrector",
             display_name="Noise Corrector",
             category=CATEGORY,
-            description="Optional. A reused step is a little wrong; this sets how that is corrected. Without "
-            "this node what is reused is continued through the last three computed steps (mode forecast, "
-            "order 2), and what it did wrong is put right at the next computed step (repay). "
-            "Samplers that add "
-            "noise have order 1, and repay with flow models only.",
+            description="Optional. A reused step is a little wrong; this sets how that is corrected. "
+            "Without this node what is reused is continued through the last three computed steps (mode "
+            "forecast, order 2), and what it did wrong is put right at the next computed step (repay). "
+            "Samplers that add noise have order 1, and repay with flow models only.",
             inputs=[
                 io.Combo.Input(
                     "mode",
@@ -82,9 +81,8 @@ class NoiseCorrector(io.ComfyNode):
                     max=1.5,
                     step=0.05,
                     optional=True,
-                    tooltip="How much of what reused steps did wrong the next computed step puts "
-                    "right, 0 to 1.5. "
-                    "1: all that is known. 0: nothing. Only with mode forecast.",
+                    tooltip="How much of what reused steps did wrong the next computed step puts right, "
+                    "0 to 1.5. 1: all that is known. 0: nothing. Only with mode forecast.",
                 ),
             ],
             outputs=[

@@ -76,9 +76,8 @@ class _Questions:
         self._last: torch.Tensor | None = None  # what was evaluated last
 
     def asked_of(self, sampler, sigmas: torch.Tensor) -> Response | None:
-        x = torch.zeros(
-            1, 1, 1, self._elements
-        )  # float32, as samplers compute: some of them mix it with constants
+        # In float32, as samplers compute: some of them mix the state with constants.
+        x = torch.zeros(1, 1, 1, self._elements)
         extra_args = {"model_options": {}, "seed": 0}
         options = {**sampler.extra_options, **_without_noise(sampler.sampler_function, x)}
         result = sampler.sampler_function(

@@ -26,9 +26,8 @@ class OutputRun(SamplingRun):
         )
         super().__init__(plan, report, repay)
         self._corrector = corrector
-        self._rows: dict[
-            int, int
-        ] = {}  # by stage: how many rows the model had in the last computed evaluation
+        # By stage: how many rows the model had in the last computed evaluation.
+        self._rows: dict[int, int] = {}
         self._rows_now = 0
 
     def predict(self, asked: Asked) -> Tensor:

@@ -35,10 +35,9 @@ class Repay:
         filtered: Callable[[Tensor, int], Tensor] = lambda change, step: change,
     ) -> None:
         """axis: place of each step, rising, on which outputs are taken for parabolas. sigmas: their noise
-        levels.
-        strength: share of what is due that is added. notice: of a sampler that nobody here knows; until it
-        has noticed Euler's steps, nothing is due. filtered: the part of a change that is to be added at
-        this step."""
+        levels. strength: share of what is due that is added. notice: of a sampler that nobody here knows;
+        until it has noticed Euler's steps, nothing is due. filtered: the part of a change that is to be
+        added at this step."""
         self.response = response
         self.notice = notice
         self._axis = axis
