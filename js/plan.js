@@ -124,13 +124,13 @@ export function speedupOf(reused, reuseCost) {
 export function errorOf(reused, error, way) {
   const full = [...reused.keys()].filter((step) => !reused[step]);
   let sum = 0;
-  for (const [step, isReused] of reused.entries()) {
-    if (!isReused) continue;
-    const next = full.findIndex((each) => each > step);
-    const number = next < 0 ? full.length : next;
-    const cost = error(step, full[number - 1], full[number - 2], full[number] ?? reused.length);
-    if (cost >= UNMEASURED) return null;
-    sum += cost;
+  for (const [number, last] of full.entries()) {
+    const following = full[number + 1] ?? reused.length;
+    for (let step = last + 1; step < following; step += 1) {
+      const cost = error(step, last, full[number - 1], following);
+      if (cost >= UNMEASURED) return null;
+      sum += cost;
+    }
   }
   return sum / way;
 }
