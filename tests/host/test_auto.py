@@ -8,7 +8,7 @@ from comfyui_omnicache.nodes import auto, messages
 from comfyui_omnicache.nodes.auto import BUDGETS, OmniCacheAuto
 from comfyui_omnicache.nodes.host import run_log_of
 from comfyui_omnicache.omnicache.schedule import TYPICAL_REUSE_COST
-from tiny_models import build, count_leaf_calls, sample
+from tiny_models import build, count_leaf_calls, raising_at, sample
 
 FAITHFUL = "faithful (about 1.9x)"
 
@@ -128,12 +128,8 @@ def test_an_interrupt_leaves_nothing_behind():
     model = build("sd3")
     patch, plain = automatic(model), sample(model, "sd3")
 
-    def stop(step, *_):
-        if step == 5:
-            raise comfy.model_management.InterruptProcessingException
-
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        sample(patch, "sd3", callback=stop)
+        sample(patch, "sd3", callback=raising_at(5))
     assert torch.equal(sample(model, "sd3"), plain)
 
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from cached_runs import STEPS, reusing, row_by_row
 from comfyui_omnicache.omnicache import lane, tap
-from tiny_models import build, conditioning, sample
+from tiny_models import build, conditioning, raising_at, sample
 
 
 def assert_no_cache_is_alive() -> None:
@@ -35,12 +35,8 @@ def test_an_interrupt_at_any_step(step, reports):
     patch = reusing(model)
     plain, cached = sample(model, "sd3"), sample(patch, "sd3")
 
-    def stop(now, *_):
-        if now == step:
-            raise comfy.model_management.InterruptProcessingException
-
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        sample(patch, "sd3", callback=stop)
+        sample(patch, "sd3", callback=raising_at(step))
     assert not reports[-1].finished and "stopped before the end" in reports[-1].summary()
     assert_clean(patch, model, plain, cached)
 

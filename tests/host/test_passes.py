@@ -43,7 +43,7 @@ from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.tap import StackTap
 from comfyui_omnicache.omnicache.trail import Trail
 from replay_each_step import replaying_each_step
-from tiny_models import CPU, MODELS, build, conditioning
+from tiny_models import CPU, MODELS, build, conditioning, raising_at
 
 
 def area(cond, x: int, width: int):
@@ -540,12 +540,8 @@ def test_above_an_interrupt_leaves_nothing_behind():
     model = build("sd3")
     patch, plain = above(model), run(model, "sd3")
 
-    def stop(step, *_):
-        if step == 5:
-            raise comfy.model_management.InterruptProcessingException
-
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        run(patch, "sd3", callback=stop)
+        run(patch, "sd3", callback=raising_at(5))
     gc.collect()
     assert not [thing for thing in gc.get_objects() if isinstance(thing, Trail)]
     assert torch.equal(run(model, "sd3"), plain)

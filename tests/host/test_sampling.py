@@ -18,7 +18,7 @@ from comfyui_omnicache.omnicache.run import CacheRun
 from comfyui_omnicache.omnicache.schedule import Schedule
 from comfyui_omnicache.omnicache.storage import Kept
 from comfyui_omnicache.omnicache.tap import StackTap
-from tiny_models import build, count_leaf_calls, sample
+from tiny_models import build, count_leaf_calls, raising_at, sample
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,9 @@ def test_an_exception_or_interrupt_leaves_nothing_behind(error):
         runs.append(weakref.ref(run))
         return run
 
-    def stop(step, *_):
-        if step == 5:
-            raise error()
-
     patch = patched(model, make_run)
     with pytest.raises(error):
-        sample(patch, "sd3", callback=stop)
+        sample(patch, "sd3", callback=raising_at(5, error))
     gc.collect()
     assert runs[0]() is None
     assert "dit" not in patch.model_options["transformer_options"].get("patches_replace", {})

@@ -11,6 +11,7 @@ import comfy.model_patcher
 import comfy.sample
 import comfy.supported_models as supported
 import torch
+from comfy.model_management import InterruptProcessingException
 
 from comfyui_omnicache.architectures.loading import DiffusersModel, ModelConfig
 from comfyui_omnicache.architectures.table import architecture_of
@@ -374,6 +375,16 @@ def count_leaf_calls(model, family: str) -> list[int]:
             if not list(module.children()):
                 module.register_forward_hook(count)
     return calls
+
+
+def raising_at(step: int, error: type[BaseException] = InterruptProcessingException) -> Callable:
+    """A sampler's callback that raises at this step; if no error is named, as the user's interrupt does."""
+
+    def stop(now: int, *_) -> None:
+        if now == step:
+            raise error
+
+    return stop
 
 
 def conditioning(family: str, seed: int) -> list:
