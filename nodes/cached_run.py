@@ -86,7 +86,7 @@ def cache_run(
     of_outputs = log_snr(sampling.sigmas, prediction, FORECAST_SMALLEST)
     axis = of_outputs if granularity == "output" else forecast_axis(sampling.sigmas, prediction)
     corrector = Corrector(correction, sampling.sigmas, outlook, float(switch), axis.tolist())
-    repay = _repay(sampling, corrector, of_outputs.tolist())
+    repay = _repay(sampling, plan, corrector, of_outputs.tolist())
     if granularity == "output":
         return OutputRun(plan, corrector, repay)
     of_newest = 1 + (correction.generations - 1) * wishes.storage.share_of_change
@@ -102,9 +102,10 @@ def cache_run(
     )
 
 
-def _repay(sampling: Sampling, corrector: Corrector, axis: list[float]) -> Repay | None:
+def _repay(sampling: Sampling, plan: Plan | Pilot, corrector: Corrector, axis: list[float]) -> Repay | None:
+    """None where nothing is to be repaid, or the sampler gives no way to."""
     correction = corrector.correction
-    if not correction.repays:
+    if not (correction.repays and plan.selections):
         return None
     sigmas, sampler = sampling.sigmas, sampling.host_sampler
     if is_of_the_host(sampler):
