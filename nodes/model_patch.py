@@ -27,9 +27,9 @@ class OmniCacheModelPatch(io.ComfyNode):
             node_id="OmniCacheModelPatch",
             display_name="OmniCache Model Patch",
             category=CATEGORY,
-            description="Makes a diffusion transformer faster by reusing its blocks' output at the steps "
-            "the schedule chose. Put it last before the sampler, after LoRAs and model sampling nodes; use "
-            "any sampler node.",
+            description="Makes sampling faster: at the steps the schedule chose, what was kept of the steps "
+            "before stands in for the model, or for its blocks. Put it last before the sampler, after LoRAs "
+            "and model sampling nodes; use any sampler node.",
             inputs=[
                 io.Model.Input(
                     "model",
