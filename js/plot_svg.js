@@ -143,11 +143,13 @@ function drawStrip({ reused, forced }, { cells, strip }) {
   return drawCells("strip", title, reused, cells, strip, pins);
 }
 
-/** The same for the steps of a sampling run that are done; a dot in a hollow cell says that it was corrected. */
+/** The same for the steps of a sampling run that are done; a dot marks what was corrected or put right. */
 function drawRun(live, hasStrip, { runCells, run, strip }) {
   const { kinds, repaid } = live;
   const reused = kinds.map((kind) => kind !== "full");
-  const title = "The sampling run: filled = computed, hollow = reused, with a dot = reused and corrected";
+  const title =
+    "The sampling run: filled = computed, with a dot = computed and the steps before put right; " +
+    "hollow = reused, with a dot = reused and corrected";
   const dots = kinds.flatMap((kind, step) => {
     const width = runCells[step + 1] - runCells[step];
     const isMarked = kind === "corrected" || repaid[step];
